@@ -1,0 +1,69 @@
+"""Spacetime patches: a video of any length, height and width becomes a sequence of tokens, each with a value and a place.
+
+`patchify` cuts the (latent) video into bricks and lays each brick's numbers in a row; `unpatchify` is its exact inverse. With
+a linear layer behind it, patchify is a Conv3d whose stride is its kernel. A token's place is (time, row, column). Places reach
+the transformer only as rotations of queries and keys (`rope`): attention between two tokens then depends on the difference of
+their places, so nothing knows the size of the grid, and other lengths, sizes and aspect ratios need no other code.
+
+ViT (Dosovitskiy et al. 2021), ViViT's tubelets (Arnab et al. 2021), NaViT for any size (Dehghani et al. 2023); rotary position
+embedding: RoFormer (Su et al. 2021, eq. 34), here over three axes.
+
+Letters: B clips  C channels  T H W the video's frames, rows, columns  t h w the same, counted in patches  pt ph pw a patch's size
+         N = t h w tokens  P = pt ph pw C numbers in a patch
+"""
+import torch
+
+from config import BadInput
+
+
+def patchify(video, patch):
+    """video (B, C, T, H, W), patch (pt, ph, pw) → tokens (B, N, P). Raises BadInput where a size is no multiple of the patch's."""
+    (B, C, T, H, W), (pt, ph, pw) = video.shape, patch
+    if T % pt or H % ph or W % pw:
+        raise BadInput(f"video {T}x{H}x{W} is not a multiple of patch {pt}x{ph}x{pw}")
+    x = video.reshape(B, C, T // pt, pt, H // ph, ph, W // pw, pw)  # split each axis: (which brick, where inside it)
+    x = x.permute(0, 2, 4, 6, 3, 5, 7, 1)                           # (B, t, h, w, pt, ph, pw, C)
+    return x.flatten(4).flatten(1, 3)                               # (B, N, P)
+
+
+def unpatchify(tokens, grid, patch):
+    """tokens (B, N, P), grid (t, h, w), patch (pt, ph, pw) → video (B, C, T, H, W). Raises BadInput where they do not fit."""
+    (B, N, P), (t, h, w), (pt, ph, pw) = tokens.shape, grid, patch
+    if N != t * h * w or P % (pt * ph * pw):
+        raise BadInput(f"{N} tokens of {P} numbers do not make a grid of {t}x{h}x{w} patches of {pt}x{ph}x{pw}")
+    x = tokens.reshape(B, t, h, w, pt, ph, pw, -1)                  # (B, t, h, w, pt, ph, pw, C)
+    x = x.permute(0, 7, 1, 4, 2, 5, 3, 6)                           # (B, C, t, pt, h, ph, w, pw)
+    return x.flatten(6).flatten(4, 5).flatten(2, 3)                 # (B, C, T, H, W)
+
+
+def places(grid, device=None):
+    """grid (t, h, w) → (N, 3) floats: time, row and column of every token, in patchify's order."""
+    return torch.cartesian_prod(*(torch.arange(n, device=device, dtype=torch.float32) for n in grid)).view(-1, 3)
+
+
+def rope(places, head):
+    """places (N, 3) → cos, sin, each (N, head / 2): the angles by which a token's queries and keys are turned.
+
+    A quarter of a head's numbers turns with the time, a quarter with the row, a quarter with the column, at frequencies from
+    1 down to 1/100 radians a step, and a quarter stays as it is, free to look for *what* wherever it is."""
+    n = head // 8
+    frequency = 100.0 ** -torch.linspace(0, 1, n, device=places.device)
+    angle = (places[:, :, None] * frequency).flatten(1)             # (N, 3 n)
+    angle = torch.cat([angle, angle.new_zeros(len(angle), head // 2 - 3 * n)], 1)  # (N, head / 2)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x, cos, sin):
+    """Turns each pair (x[i], x[i + head/2]) by its angle. x (..., N, head); cos, sin (N, head / 2)."""
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+if __name__ == "__main__":
+    video = torch.randn(1, 8, 5, 8, 12)
+    tokens = patchify(video, (1, 2, 2))
+    print(f"latent {tuple(video.shape)} -> tokens {tuple(tokens.shape)}; back again, exactly: {torch.equal(unpatchify(tokens, (5, 4, 6), (1, 2, 2)), video)}")
+    print("places of tokens 0, 1, 6, 24:", places((5, 4, 6))[[0, 1, 6, 24]].int().tolist())
+    query, key = torch.randn(64), torch.randn(64)
+    score = lambda a, b: float(rotate(query, *rope(torch.tensor([a]), 64)) @ rotate(key, *rope(torch.tensor([b]), 64)).T)
+    print(f"attention from (3,2,1) to (1,1,1): {score((3., 2., 1.), (1., 1., 1.)):.4f}, both moved by (5,1,2): {score((8., 3., 3.), (6., 2., 3.)):.4f}")

@@ -1,0 +1,51 @@
+"""Words → tokens: a prompt becomes a few integers, and each integer a vector that enters the transformer beside the patches.
+
+The vocabulary is simply every word of the training captions, sorted, and travels in the checkpoint. Id 0 is the empty word:
+it fills short prompts up to L, and a prompt of nothing but empty words is the null prompt that classifier-free guidance
+compares with (Ho & Salimans 2022). Sora uses a large pretrained language model's understanding instead (DALL·E 3: T5); here
+the vectors are learned with the transformer, since a world of 18 words needs no more.
+
+Letters: B prompts  L words in a prompt  D model width
+"""
+import re
+import sys
+
+import torch
+
+from config import BadInput, suggest
+
+
+def split(prompt):
+    """'A red circle!' → ['a', 'red', 'circle']"""
+    return re.findall(r"\w+(?:'\w+)?", prompt.lower())
+
+
+def vocabulary(captions):
+    """Every word of the captions, sorted; a word's id is its place in the list + 1."""
+    return sorted({word for caption in captions for word in split(caption)})
+
+
+def encode(prompts, words, length, warn=False):
+    """prompts, a list of B strings → ids (B, length), 0 where there is no word. '' is the null prompt.
+
+    A word that is not in the vocabulary `words` is left out; with `warn` it is named on stderr with the nearest known ones.
+    Raises BadInput for a prompt of more than `length` words."""
+    known, ids = {word: i for i, word in enumerate(words, 1)}, torch.zeros(len(prompts), length, dtype=torch.long)
+    for row, prompt in zip(ids, prompts):
+        found = split(prompt)
+        if len(found) > length:
+            raise BadInput(f"prompt {prompt!r} has {len(found)} words; this model reads up to {length}")
+        for word in sorted(set(found) - set(known)) if warn else ():
+            print(f"warning: the model never saw the word {word!r}{suggest(word, words) or ', it knows: ' + ' '.join(words)}", file=sys.stderr)
+        kept = [known[word] for word in found if word in known]
+        row[: len(kept)] = torch.tensor(kept, dtype=torch.long)
+    return ids
+
+
+if __name__ == "__main__":
+    import world
+
+    words = world.words()
+    print(len(words), "words:", *words)
+    for prompt in ("a red circle moving left slowly", "Red, circle!", "a rad circle", ""):
+        print(f"{prompt!r:36}", encode([prompt], words, 8, warn=True)[0].tolist())

@@ -1,0 +1,258 @@
+"""Trains the two networks end to end: first the VAE, then the diffusion transformer on its latents; then looks at the result.
+
+    python train.py                              the toy world, configs/tiny.toml, out/tiny/
+    python train.py --data FOLDER --name mine    real clips
+    python train.py --resume out/tiny/model.pt   goes on after a kill, exactly
+
+Matrices (the VAE's kernels, the blocks' weights) are trained by Muon, which turns every update into the nearest orthogonal
+matrix, so that all directions of a layer learn at one pace; everything else by AdamW. All randomness of a step is drawn
+from (seed, step), so a checkpoint needs no generator states, and what happens between steps cannot change a run.
+
+Muon: Jordan et al. 2024, kellerjordan.github.io/posts/muon. EMA: Ho et al. 2020, appendix B.
+Letters: B clips  T H W frames, height, width  Z latent channels  t h w latent frames, rows, columns
+"""
+import copy
+import csv
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+from tqdm import tqdm
+
+import config as knobs
+import data
+import diffusion
+import evaluate
+import sample
+import text
+import world
+from config import BadInput, Flags, add_flags, device, from_dict, from_flags, run
+from dit import DiT
+from vae import VAE, psnr
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, then orthogonalise. A kernel (out, in, ...) counts as a matrix (out, in ...); matrices of one shape go together."""
+
+    def __init__(self, params, lr, momentum=0.95):
+        super().__init__(params, dict(lr=lr, momentum=momentum))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            shapes = {}
+            for p in group["params"]:
+                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                buffer.lerp_(p.grad, 1 - group["momentum"])
+                shapes.setdefault(p.shape, []).append((p, p.grad.lerp(buffer, group["momentum"]).flatten(1)))  # Nesterov's look ahead
+            for pairs in shapes.values():
+                update = orthogonalise(torch.stack([u for _, u in pairs]))
+                rows, columns = update.shape[1:]
+                for (p, _), u in zip(pairs, update):
+                    p.add_(u.view_as(p), alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
+
+
+def orthogonalise(X):
+    """(matrices, rows, columns) → about U V^T of each one's U S V^T, by five Newton-Schulz steps: singular values go to 0.7 ... 1.2."""
+    tall = X.shape[-2] > X.shape[-1]
+    X = X.mT if tall else X
+    X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(5):
+        A = X @ X.mT
+        X = 3.4445 * X + (-4.7750 * A + 2.0315 * A @ A) @ X
+    return X.mT if tall else X
+
+
+class Trainer:
+    """Everything a checkpoint holds: networks, optimisers, how far each stage is."""
+
+    def __init__(self, config, words, place):
+        torch.manual_seed(config.seed)
+        self.config, self.words, self.place = config, words, place
+        self.vae, self.dit = VAE(config).to(place), DiT(config, len(words)).to(place)
+        self.ema = copy.deepcopy(self.dit).requires_grad_(False)
+        self.scale, self.schedule = torch.ones((), device=place), diffusion.Schedule(config.schedule)
+        matrices = [p for p in self.dit.blocks.parameters() if p.ndim > 1]
+        self.optimisers = {"vae": optimisers(self.vae, [p for p in self.vae.parameters() if p.ndim > 1], config.vae_lr, config.lr),
+                           "dit": optimisers(self.dit, matrices, config.dit_lr, config.lr)}
+        self.steps, self.seconds = {"vae": 0, "dit": 0}, 0.0
+
+    def state(self):
+        return {"config": asdict(self.config), "words": self.words, "scale": self.scale, "steps": self.steps, "seconds": self.seconds,
+                "vae": self.vae.state_dict(), "dit": self.dit.state_dict(), "ema": self.ema.state_dict(),
+                "optimisers": {stage: [o.state_dict() for o in pair] for stage, pair in self.optimisers.items()}}
+
+    def load(self, saved):
+        for name in ("vae", "dit", "ema"):
+            getattr(self, name).load_state_dict(saved[name])
+        for stage, pair in self.optimisers.items():
+            for optimiser, state in zip(pair, saved["optimisers"][stage]):
+                optimiser.load_state_dict(state)
+        self.scale, self.steps, self.seconds = saved["scale"].to(self.place), saved["steps"], saved["seconds"]
+
+    def model(self):
+        return sample.Model(self.config, self.words, self.scale, self.vae, self.ema, seconds=self.seconds)
+
+    def vae_loss(self, video, captions, step):
+        loss, error = self.vae.loss(video, self.config.vae_kl)
+        return loss, f"{psnr(error.detach()):.1f} dB", None
+
+    def dit_loss(self, video, captions, step):
+        c = self.config
+        B = len(captions)
+        with torch.no_grad():
+            x_0 = self.vae.encode(video)[0] * self.scale
+        words = text.encode(captions, self.words, c.words)
+        words[torch.rand(B) < c.null_share] = 0
+        level = diffusion.draw_levels(B, x_0.shape[2], c).to(self.place)
+        each = diffusion.loss(self.dit, x_0, words.to(self.place), level, torch.randn_like(x_0), self.schedule, c.target)
+        return each.mean(), "", (level[:, -1], each.detach())
+
+    @torch.no_grad()
+    def update_ema(self, step):
+        keep = min(self.config.ema, (1 + step) / (10 + step))  # at first the average would mostly hold the start
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.dit.parameters()), 1 - keep)
+
+
+def optimisers(network, matrices, muon_lr, adam_lr):
+    ours = set(matrices)
+    rest = [p for p in network.parameters() if p not in ours]
+    return [Muon(matrices, lr=muon_lr), torch.optim.AdamW(rest, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0)]
+
+
+def fit(trainer, stage, folder):
+    """Trains one stage ("vae" or "dit") from where it is to its last step; saves every few minutes and at the end."""
+    c, network = trainer.config, getattr(trainer, stage)
+    total, loss_of, pair = getattr(c, f"{stage}_steps"), getattr(trainer, f"{stage}_loss"), trainer.optimisers[stage]
+    source = data.source(c, c.vae_batch, lengths=True) if stage == "vae" else data.source(c, c.dit_batch)
+    full_rates = c.vae_lr if stage == "vae" else c.dit_lr, c.lr
+    curve, bins = Curve(folder / f"{stage}-loss.csv", trainer.steps[stage]), torch.zeros(2, 10)
+    batches = data.stream(source, trainer.steps[stage], c.workers)
+    bar = tqdm(range(trainer.steps[stage], total), stage, total, initial=trainer.steps[stage], unit="step", mininterval=0.5)
+    begun = saved = time.time()
+    seconds, clips = trainer.seconds, 0
+    for step in bar:
+        video, captions = next(batches)
+        torch.manual_seed(c.seed * 1_000_003 + step)
+        video = data.to_float(video.to(trainer.place))
+        loss, note, by_level = loss_of(video, captions, step)
+        if not torch.isfinite(loss):
+            raise BadInput(f"{stage} step {step}: the loss is {loss.item()}; most often a learning rate is too high: "
+                           f"{stage}_lr = {full_rates[0]}, lr = {c.lr}. The last checkpoint in {folder} is intact")
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), c.clip)
+        rate = min((step + 1) / max(1, c.warmup), (total - step) / max(1e-9, c.decay * total), 1.0)
+        for optimiser, full in zip(pair, full_rates):
+            optimiser.param_groups[0]["lr"] = full * rate
+            optimiser.step()
+            optimiser.zero_grad()
+        if stage == "dit":
+            trainer.update_ema(step)
+            which = (by_level[0].cpu() * 10).long().clamp(max=9)
+            bins += torch.stack([torch.bincount(which, by_level[1].cpu(), 10), torch.bincount(which, minlength=10)])
+        trainer.steps[stage], trainer.seconds = step + 1, seconds + time.time() - begun
+        curve.add(step, loss.item())
+        clips += len(video)
+        bar.set_postfix_str(f"loss {loss.item():.4f} {note} {clips / (time.time() - begun):.0f} clips/s", refresh=False)
+        if time.time() - saved > 60 * c.save_minutes or step + 1 == total:
+            save(folder / "model.pt", trainer.state())
+            picture(trainer, stage, video, captions, folder / f"{stage}-{step + 1:06d}.png")
+            if stage == "dit":
+                means = ", ".join(f"{total / n:.3f}" if n else "-" for total, n in bins.T.tolist())
+                tqdm.write(f"loss by noise level, 0 to 1 in tenths: {means}")
+                bins.zero_()
+            saved = time.time()
+
+
+class Curve:
+    """A loss curve on disk, one row a step. A resumed run drops the rows after its checkpoint and goes on."""
+
+    def __init__(self, path, step):
+        rows = list(csv.reader(open(path)))[1 : step + 1] if step and path.exists() else []
+        self.file = open(path, "w", buffering=1)
+        csv.writer(self.file).writerows([["step", "loss"], *rows])
+
+    def add(self, step, loss):
+        csv.writer(self.file).writerow([step, repr(loss)])
+
+
+def save(path, state):
+    """Atomic: a run that is killed while it writes leaves the old file."""
+    torch.save(state, f"{path}.part")
+    os.replace(f"{path}.part", path)
+
+
+@torch.no_grad()
+def picture(trainer, stage, video, captions, path):
+    """A strip of clips above their reconstructions, or of samples for captions, as a PNG."""
+    if stage == "vae":
+        strips = [data.to_uint8(v) for v in (video[:3], trainer.vae.decode(trainer.vae.encode(video[:3])[0]))]
+    else:
+        strips = [sample.generate(trainer.model(), captions[:6])]
+    sample.iio.imwrite(path, sample.strip(sample.np.concatenate(strips)).repeat(3, 0).repeat(3, 1))
+
+
+@torch.no_grad()
+def measure_scale(trainer):
+    """1 / standard deviation of the latents, over a few batches: diffusion adds noise of variance 1 and wants data of the same size."""
+    c = trainer.config
+    batches = data.stream(data.source(c, c.dit_batch), 0)
+    latents = [trainer.vae.encode(data.to_float(next(batches)[0].to(trainer.place)))[0] for _ in range(4)]
+    return 1 / torch.cat(latents).std()
+
+
+def train(trainer, folder):
+    """Both stages, from wherever the trainer is."""
+    fit(trainer, "vae", folder)
+    if trainer.steps["dit"] == 0:
+        trainer.scale = measure_scale(trainer)
+    fit(trainer, "dit", folder)
+
+
+def main():
+    parser = Flags(__doc__)
+    parser.add_argument("--out", metavar="FOLDER", help="where checkpoint, curves and pictures go (default: out/NAME)")
+    parser.add_argument("--resume", metavar="CHECKPOINT", help="go on from there; every knob comes from the checkpoint")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
+    add_flags(parser, default_preset=str(Path(__file__).parent / "configs/tiny.toml"))
+    args = parser.parse_args()
+    place = device(args.device)
+    if args.resume:
+        given = [f"--{name.replace('_', '-')}" for name in vars(args) if name in knobs.Config.__dataclass_fields__]
+        if given:
+            raise BadInput(f"--resume takes every knob from the checkpoint; leave out {' '.join(given)}")
+        saved, _ = sample.read_checkpoint(args.resume)
+        if "optimisers" not in saved:
+            raise BadInput(f"--resume {args.resume}: holds no optimiser states, so training cannot go on from it")
+        config = from_dict(saved["config"], args.resume)
+        trainer = Trainer(config, saved["words"], place)
+        trainer.load(saved)
+    else:
+        config = from_flags(args)
+        trainer = Trainer(config, data.source(config, 1).words(), place)
+    folder = Path(args.out or Path(args.resume).parent if args.resume else args.out or Path("out") / config.name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--out {folder}: cannot be made a folder ({error.strerror})")
+    if not args.resume and (folder / "model.pt").exists():
+        os.replace(folder / "model.pt", folder / "model.before.pt")
+        print(f"the last run's model is now {folder / 'model.before.pt'}")
+    train(trainer, folder)
+
+    model = trainer.model()
+    if config.data == "world":
+        print(evaluate.table(evaluate.score(model, config.score_prompts)))
+        prompts = [world.describe(world.scene(sample.np.random.default_rng(i))) for i in range(6)]
+    else:
+        prompts = list(data.source(config, 1).captions.values())[:6]
+    videos = sample.generate(model, prompts)
+    sample.write(folder / "sample.gif", sample.np.concatenate(list(videos), 2), config.fps, 4, " | ".join(prompts))
+    print(f"{folder / 'sample.gif'} shows:", *prompts, sep="\n  ")
+
+
+if __name__ == "__main__":
+    run(main)
