@@ -15,11 +15,13 @@ et al. 2024). QK-norm: Dehghani et al. 2023 (ViT-22B).
 Letters: B clips  Z latent channels  t h w latent frames, rows, columns  N tokens  P numbers in a patch  D width  L words
          S = 1 + t levels per clip: the words' and one per latent frame
 """
+import contextlib
 import math
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from config import BadInput, Config
 from patches import patchify, places, rope, rotate, unpatchify
@@ -100,11 +102,19 @@ class DiT(nn.Module):
             return torch.cat([m[:, :1].expand(-1, L, -1), m[:, 1:, None].expand(-1, -1, grid[1] * grid[2], -1).flatten(1, 2)], 1)
 
         modulation = self.modulation(emb)                                                       # (B, S, 6 D)
-        for block in self.blocks:
-            tokens = block(tokens, modulation, spread, turn)
+        with attention_for(tokens):
+            for block in self.blocks:
+                tokens = block(tokens, modulation, spread, turn)
         shift, scale = map(spread, self.final_modulation(emb).chunk(2, -1))
         patches = self.final(norm(tokens) * (1 + scale) + shift)[:, L:]                          # (B, t h w, P)
         return unpatchify(patches, grid, self.patch)
+
+
+def attention_for(tokens):
+    """Which kernel scaled_dot_product_attention uses: on a CPU, plain matrix products beat the fused kernel up to some 256 tokens
+    (88 tokens forward and backward: 4x faster; 352 tokens: 1.3x slower; `python bench.py`)."""
+    short = tokens.device.type == "cpu" and tokens.shape[1] <= 256
+    return sdpa_kernel(SDPBackend.MATH) if short else contextlib.nullcontext()
 
 
 def waves(level, size=256):
