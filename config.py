@@ -52,13 +52,13 @@ class Config:
     target: Literal["velocity", "v", "eps"] = "velocity"  # what the network predicts
     null_share: float = 0.1  # share of training clips whose prompt is emptied, for guidance
     given_share: float = 0.1  # share of training clips whose first latent frame is given, at level 0
-    guidance: float = 3.0  # 0 ignores the prompt, 1 is the plain model, more pushes towards the prompt
+    guidance: float = 2.5  # 0 ignores the prompt, 1 is the plain model, more pushes towards the prompt
     sample_steps: int = 25  # denoising steps
     # train.py
-    dit_steps: int = 600  # training steps
+    dit_steps: int = 900  # training steps
     dit_batch: int = 32  # clips per step
-    dit_lr: float = 0.02  # Muon's, for the blocks' matrices
-    lr: float = 2e-3  # AdamW's, for everything that is not a matrix inside a network
+    dit_lr: float = 0.03  # Muon's, for the blocks' matrices
+    lr: float = 4e-3  # AdamW's, for everything that is not a matrix inside a network
     warmup: int = 20  # steps from 0 to the full learning rates
     decay: float = 0.9  # the last share of the steps, over which the learning rates fall to 0
     clip: float = 1.0  # the gradient's norm is cut to this
@@ -79,7 +79,7 @@ def check(config):
         if choices and value not in choices:
             raise BadInput(f"{field.name} = {value!r}: expected one of {', '.join(choices)}")
         can_be_zero = field.default == 0 or field.name.endswith(("_share", "_steps", "_kl", "warmup", "decay", "ema", "guidance", "prompts"))
-        if kind in (int, float) and not (0 <= value < float("inf") and (value > 0 or can_be_zero)):
+        if kind in (int, float) and not (0 <= value < 2**31 and (value > 0 or can_be_zero)):
             raise BadInput(f"{field.name} = {value}: expected a number {'of 0 or more' if can_be_zero else 'above 0'}")
         if field.name in ("null_share", "given_share", "decay", "ema") and value > 1:
             raise BadInput(f"{field.name} = {value}: expected a share between 0 and 1")
@@ -105,7 +105,18 @@ class Flags(argparse.ArgumentParser):
     """argparse that raises BadInput, and suggests the nearest flag for a typo."""
 
     def __init__(self, doc):
-        super().__init__(description=doc.split("\n\n")[0], allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(description=doc.split("\n\n")[0], allow_abbrev=False, fromfile_prefix_chars="@", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+
+    def convert_arg_line_to_args(self, line):
+        """`--prompt @prompts.txt` reads a prompt from every line that is not blank."""
+        return [line] if line.strip() else []
+
+    def parse_args(self, words=None):
+        try:
+            return super().parse_args(words)
+        except UnicodeDecodeError:
+            files = [w for w in words or sys.argv[1:] if w.startswith("@")]
+            raise BadInput(f"{' '.join(files)}: expected a text file, a prompt a line")
 
     def error(self, message):
         if message.startswith("unrecognized"):
@@ -117,6 +128,14 @@ def suggest(word, known):
     """' (did you mean X?)' or '', to end an error message with."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def at_least(args, **limits):
+    """at_least(args, steps=1): raises BadInput for a flag that is given and lower."""
+    for flag, least in limits.items():
+        value = getattr(args, flag)
+        if value is not None and not least <= value < 2**31:
+            raise BadInput(f"--{flag} {value}: expected {least} or more")
 
 
 def add_flags(parser, default_preset=None):
@@ -175,7 +194,7 @@ def run(main):
     try:
         main()
     except BadInput as error:
-        print(f"{Path(sys.argv[0]).name}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -68,6 +68,9 @@ class Folder(World):
                 self.captions[path] = " ".join(path.with_suffix(".txt").read_text().split())
             except (OSError, UnicodeDecodeError):
                 print(f"warning: skipped {path}: no readable caption {path.with_suffix('.txt').name}", file=sys.stderr)
+        for path, caption in self.captions.items():
+            if (count := len(text.split(caption))) > config.words:
+                raise BadInput(f"{path}: its caption has {count} words; words = {config.words}")
         self.paths = list(self.captions)
 
     def words(self):

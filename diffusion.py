@@ -133,6 +133,17 @@ if __name__ == "__main__":
     print("level  " + "".join(f"{kind:>18}" for kind in ("flow", "cosine", "linear")) + "    (alpha, sigma)")
     for level in (0.0, 0.25, 0.5, 0.75, 1.0):
         print(f"{level:5.2f}  " + "".join(f"{Schedule(k).alpha(level):10.3f} {Schedule(k).sigma(level):7.3f}" for k in ("flow", "cosine", "linear")))
+    import imageio.v3 as iio
+    import numpy as np
+    from pathlib import Path
+    import world
+
+    frame = torch.from_numpy(world.render(world.scene(np.random.default_rng(0)), 1, 64, 64)[0]).float() / 127.5 - 1
+    eps = torch.randn(64, 64, 3)
+    rows = [torch.cat([Schedule(kind).mix(frame, eps, level) for level in torch.linspace(0, 1, 9)], 1) for kind in ("flow", "cosine", "linear")]
+    Path("out").mkdir(exist_ok=True)
+    iio.imwrite("out/diffusion.png", ((torch.cat(rows) + 1) * 127.5).clamp(0, 255).byte().numpy())
+    print("out/diffusion.png shows one frame at nine levels, a row per schedule: flow, cosine, linear\n")
     # A world of one number, 0.7: the perfect network is known, and every sampler must find it.
     for kind in ("flow", "cosine", "linear"):
         schedule = Schedule(kind)

@@ -63,6 +63,7 @@ class DiT(nn.Module):
         P = config.latent_channels * config.patch**2
         self.words = nn.Embedding(vocabulary + 1, D)
         self.patches = nn.Linear(P, D)
+        self.place = nn.Linear(config.dit_head, D)
         self.level = nn.Sequential(nn.Linear(256, D), nn.SiLU(), nn.Linear(D, D), nn.SiLU())
         self.modulation = nn.Linear(D, 6 * D)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.dit_depth))
@@ -94,6 +95,8 @@ class DiT(nn.Module):
         # Words stand before the video, one step of time each.
         place = torch.cat([places((L, 1, 1), x.device) - torch.tensor([L, 0.0, 0.0], device=x.device), places(grid, x.device)])
         turn = rope(place, self.head)
+        # Rotations tell differences of places only, but the frame's edge is somewhere: the same cosines and sines are added, too.
+        tokens = tokens + self.place(torch.cat(turn, 1))
 
         levels = torch.cat([level.new_zeros(B, 1), level], 1)                                   # (B, S)
         emb = self.level(waves(levels))                                                         # (B, S, D)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 import world
-from config import Flags, device, run
+from config import BadInput, Flags, at_least, device, run
 from data import to_float
 from sample import generate, load
 from vae import psnr
@@ -113,9 +113,17 @@ def table(report):
     return "\n".join(lines + [f"trained in {report['train_seconds'] / 60:.1f} minutes"])
 
 
+def demo():
+    """The reader on clips that the world rendered: what was drawn, and what it sees."""
+    rng = np.random.default_rng(0)
+    for scene in (world.scene(rng) for _ in range(6)):
+        found = read(world.render(scene))
+        print(f"{world.describe(scene):42} read as: " + ", ".join(f"{found[a]} ({found['sure'][a]:.0%} sure)" for a in ATTRIBUTES))
+
+
 def main():
     parser = Flags(__doc__)
-    parser.add_argument("--checkpoint", default="out/tiny/model.pt", help="what train.py wrote")
+    parser.add_argument("--checkpoint", help="what train.py wrote; without it, the reader shows what it sees in a few clips of the world")
     parser.add_argument("--prompts", type=int, default=256, help="how many, seen and held out each")
     parser.add_argument("--steps", type=int, help="denoising steps; the config has the default")
     parser.add_argument("--guidance", type=float, help="the config has the default")
@@ -123,7 +131,13 @@ def main():
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object in the last line")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     args = parser.parse_args()
-    report = score(load(args.checkpoint, device(args.device)), args.prompts, args.steps, args.guidance, float(args.sampler == "ddpm"))
+    at_least(args, prompts=1, steps=1, guidance=0)
+    if args.checkpoint is None:
+        return demo()
+    model = load(args.checkpoint, device(args.device))
+    if model.config.data != "world":
+        raise BadInput(f"checkpoint {args.checkpoint}: trained on {model.config.data!r}; only the toy world's videos can be read")
+    report = score(model, args.prompts, args.steps, args.guidance, float(args.sampler == "ddpm"))
     print(table(report))
     if args.json:
         print(json.dumps(report))

@@ -67,3 +67,16 @@ if __name__ == "__main__":
     query, key = torch.randn(64), torch.randn(64)
     score = lambda a, b: float(rotate(query, *rope(torch.tensor([a]), 64)) @ rotate(key, *rope(torch.tensor([b]), 64)).T)
     print(f"attention from (3,2,1) to (1,1,1): {score((3., 2., 1.), (1., 1., 1.)):.4f}, both moved by (5,1,2): {score((8., 3., 3.), (6., 2., 3.)):.4f}")
+
+    import imageio.v3 as iio
+    import numpy as np
+    from pathlib import Path
+    import world
+
+    video = torch.from_numpy(world.render(world.scene(np.random.default_rng(3)), 8)).permute(3, 0, 1, 2)[None].float()  # (1, 3, 8, 32, 32)
+    bricks = patchify(video, (2, 8, 8)).reshape(4, 4, 4, 2, 8, 8, 3)                                 # (t, h, w, pt, ph, pw, C)
+    bricks = np.pad(bricks.numpy(), ((0, 0), (0, 0), (0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+    rows = bricks[:, :, :, 0].transpose(1, 3, 0, 2, 4, 5).reshape(4 * 10, 4 * 4 * 10, 3)             # each brick's first frame
+    Path("out").mkdir(exist_ok=True)
+    iio.imwrite("out/patches.png", rows.astype(np.uint8).repeat(5, 0).repeat(5, 1))
+    print("out/patches.png shows 8 frames of 32x32 cut into 4 x 4 x 4 bricks of 2x8x8, the first frame of each")

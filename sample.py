@@ -20,7 +20,7 @@ import torch
 
 import diffusion
 import text
-from config import BadInput, Config, Flags, check_size, device, from_dict, run
+from config import BadInput, Config, Flags, at_least, check_size, device, from_dict, run
 from data import to_uint8
 from dit import DiT
 from vae import VAE
@@ -98,7 +98,6 @@ def write(path, video, fps, zoom=1, note=""):
 
     note goes into the file's metadata (mp4 and gif: comment, webp: EXIF image description, png: Description)."""
     path, video = Path(path), np.asarray(video).repeat(zoom, 1).repeat(zoom, 2)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".mp4":
         with iio.imopen(path, "w", plugin="pyav") as file:
             file.container_metadata["comment"] = note
@@ -126,11 +125,15 @@ def check_path(path, height, width):
         raise BadInput(f"--out {path}: mp4 needs even sides, not {height}x{width}; --zoom 2 would do, or gif, webp, png")
     if Path(path).is_dir():
         raise BadInput(f"--out {path}: is a folder; expected a file")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--out {path}: cannot be written ({error.strerror})")
 
 
 def main():
     parser = Flags(__doc__)
-    parser.add_argument("--prompt", nargs="+", required=True, help="what to show; several give several files")
+    parser.add_argument("--prompt", nargs="+", default=["a red circle moving left slowly"], help="what to show; several give several files, @FILE takes one from every line")
     parser.add_argument("--checkpoint", default="out/tiny/model.pt", help="what train.py wrote")
     parser.add_argument("--out", default="out/sample.gif", help="the file; its ending says mp4, gif, webp or png (a strip)")
     parser.add_argument("--steps", type=int, help="denoising steps; the checkpoint's config has the default")
@@ -144,10 +147,7 @@ def main():
     args = parser.parse_args()
     if args.size and not re.fullmatch(r"\d+x\d+", args.size):
         raise BadInput(f"--size {args.size}: expected HEIGHTxWIDTH, for example 32x48")
-    for flag, least in (("steps", 1), ("guidance", 0), ("frames", 1), ("zoom", 1), ("seed", 0)):
-        value = getattr(args, flag)
-        if value is not None and not least <= value < 2**40:
-            raise BadInput(f"--{flag} {value}: expected {least} or more")
+    at_least(args, steps=1, guidance=0, frames=1, zoom=1, seed=0)
     model = load(args.checkpoint, device(args.device))
     c = model.config
     height, width = map(int, args.size.split("x")) if args.size else (c.height, c.width)

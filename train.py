@@ -18,18 +18,19 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import imageio.v3 as iio
+import numpy as np
 import torch
 import torch.nn as nn
 from tqdm import tqdm
 
-import config as knobs
 import data
 import diffusion
 import evaluate
 import sample
 import text
 import world
-from config import BadInput, Flags, add_flags, device, from_dict, from_flags, run
+from config import BadInput, Config, Flags, add_flags, device, from_dict, from_flags, run
 from dit import DiT
 from vae import VAE, psnr
 
@@ -96,15 +97,18 @@ class Trainer:
     def model(self):
         return sample.Model(self.config, self.words, self.scale, self.vae, self.ema, seconds=self.seconds)
 
-    def vae_loss(self, video, captions, step):
+    @torch.no_grad()
+    def encode(self, video):
+        return self.vae.encode(video)[0] * self.scale
+
+    def vae_loss(self, video, captions):
         loss, error = self.vae.loss(video, self.config.vae_kl)
         return loss, f"{psnr(error.detach()):.1f} dB", None
 
-    def dit_loss(self, video, captions, step):
+    def dit_loss(self, video, captions):
         c = self.config
         B = len(captions)
-        with torch.no_grad():
-            x_0 = self.vae.encode(video)[0] * self.scale
+        x_0 = self.encode(video)
         words = text.encode(captions, self.words, c.words)
         words[torch.rand(B) < c.null_share] = 0
         level = diffusion.draw_levels(B, x_0.shape[2], c).to(self.place)
@@ -138,7 +142,7 @@ def fit(trainer, stage, folder):
         video, captions = next(batches)
         torch.manual_seed(c.seed * 1_000_003 + step)
         video = data.to_float(video.to(trainer.place))
-        loss, note, by_level = loss_of(video, captions, step)
+        loss, note, by_level = loss_of(video, captions)
         if not torch.isfinite(loss):
             raise BadInput(f"{stage} step {step}: the loss is {loss.item()}; most often a learning rate is too high: "
                            f"{stage}_lr = {full_rates[0]}, lr = {c.lr}. The last checkpoint in {folder} is intact")
@@ -192,7 +196,7 @@ def picture(trainer, stage, video, captions, path):
         strips = [data.to_uint8(v) for v in (video[:3], trainer.vae.decode(trainer.vae.encode(video[:3])[0]))]
     else:
         strips = [sample.generate(trainer.model(), captions[:6])]
-    sample.iio.imwrite(path, sample.strip(sample.np.concatenate(strips)).repeat(3, 0).repeat(3, 1))
+    iio.imwrite(path, sample.strip(np.concatenate(strips)).repeat(3, 0).repeat(3, 1))
 
 
 @torch.no_grad()
@@ -200,7 +204,7 @@ def measure_scale(trainer):
     """1 / standard deviation of the latents, over a few batches: diffusion adds noise of variance 1 and wants data of the same size."""
     c = trainer.config
     batches = data.stream(data.source(c, c.dit_batch), 0)
-    latents = [trainer.vae.encode(data.to_float(next(batches)[0].to(trainer.place)))[0] for _ in range(4)]
+    latents = [trainer.encode(data.to_float(next(batches)[0].to(trainer.place))) for _ in range(4)]
     return 1 / torch.cat(latents).std()
 
 
@@ -221,7 +225,7 @@ def main():
     args = parser.parse_args()
     place = device(args.device)
     if args.resume:
-        given = [f"--{name.replace('_', '-')}" for name in vars(args) if name in knobs.Config.__dataclass_fields__]
+        given = [f"--{name.replace('_', '-')}" for name in vars(args) if name in Config.__dataclass_fields__]
         if given:
             raise BadInput(f"--resume takes every knob from the checkpoint; leave out {' '.join(given)}")
         saved, _ = sample.read_checkpoint(args.resume)
@@ -229,11 +233,14 @@ def main():
             raise BadInput(f"--resume {args.resume}: holds no optimiser states, so training cannot go on from it")
         config = from_dict(saved["config"], args.resume)
         trainer = Trainer(config, saved["words"], place)
-        trainer.load(saved)
+        try:
+            trainer.load(saved)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise BadInput(f"--resume {args.resume}: does not fit its own config ({str(error).splitlines()[-1].strip()[:120]})")
     else:
         config = from_flags(args)
         trainer = Trainer(config, data.source(config, 1).words(), place)
-    folder = Path(args.out or Path(args.resume).parent if args.resume else args.out or Path("out") / config.name)
+    folder = Path(args.out or (Path(args.resume).parent if args.resume else Path("out") / config.name))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -246,11 +253,11 @@ def main():
     model = trainer.model()
     if config.data == "world":
         print(evaluate.table(evaluate.score(model, config.score_prompts)))
-        prompts = [world.describe(world.scene(sample.np.random.default_rng(i))) for i in range(6)]
+        prompts = [world.describe(world.scene(np.random.default_rng(i))) for i in range(6)]
     else:
         prompts = list(data.source(config, 1).captions.values())[:6]
     videos = sample.generate(model, prompts)
-    sample.write(folder / "sample.gif", sample.np.concatenate(list(videos), 2), config.fps, 4, " | ".join(prompts))
+    sample.write(folder / "sample.gif", np.concatenate(list(videos), 2), config.fps, 4, " | ".join(prompts))
     print(f"{folder / 'sample.gif'} shows:", *prompts, sep="\n  ")
 
 

@@ -1,0 +1,95 @@
+"""Long checks that are no tests: what the choices cost and what they bring.
+
+    python bench.py speed                                              seconds and ratios on this machine
+    python bench.py schedules --checkpoint out/tiny/model.pt           every schedule with every target, trained alike
+
+Times on a shared machine are noisy: trust ratios. Letters: B clips  N tokens
+"""
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import data
+import evaluate
+import sample
+import train
+from config import Config, Flags, at_least, device, run
+
+
+def seconds(work, least=1.0):
+    """The mean time of one call of work, over at least `least` seconds."""
+    work()
+    begun, calls = time.time(), 0
+    while time.time() - begun < least:
+        work()
+        calls += 1
+    return (time.time() - begun) / calls
+
+
+def speed(place):
+    """What the two CPU switches bring (config.device, dit.attention_for), and where a training step's time goes."""
+    c = Config()
+    a, b = torch.randn(2816, c.dit_width, device=place), torch.randn(4 * c.dit_width, c.dit_width, device=place)
+    for precision in ("highest", "medium"):
+        torch.set_float32_matmul_precision(precision)
+        print(f"matrix product, precision {precision!r}: {2 * a.numel() * len(b) / seconds(lambda: F.linear(a, b)) / 1e9:.0f} GFLOP/s")
+    for B, N in ((32, 88), (16, 176), (8, 352), (4, 704)):
+        q = torch.randn(B, 3, N, 64, device=place, requires_grad=True)
+
+        def attend(kernel):
+            with sdpa_kernel(kernel):
+                F.scaled_dot_product_attention(q, q, q).sum().backward()
+
+        plain, fused = (1e3 * seconds(lambda: attend(kernel)) for kernel in (SDPBackend.MATH, SDPBackend.FLASH_ATTENTION))
+        print(f"attention of {B} x {N} tokens, forward and backward: plain {plain:.1f} ms, fused {fused:.1f} ms")
+    trainer = train.Trainer(c, data.World(c, 1).words(), place)
+    source = data.World(c, c.dit_batch)
+    video, captions = source[0]
+    video = data.to_float(video.to(place))
+    muon, adam = trainer.optimisers["dit"]
+    loss = lambda: trainer.dit_loss(video, captions)[0]
+    whole = {"draw the clips": lambda: source[0], "encode them": lambda: trainer.encode(video), "encode, forward": loss,
+             "encode, forward, backward": lambda: loss().backward(), "Muon": muon.step, "AdamW": adam.step, "EMA": lambda: trainer.update_ema(0)}
+    print(f"one DiT step of {c.dit_batch} clips: " + ", ".join(f"{name} {1e3 * seconds(work):.0f} ms" for name, work in whole.items()))
+
+
+def schedules(model, steps, prompts):
+    """Trains the DiT once per schedule and target on the checkpoint's VAE; prints README's table."""
+    print(f"all four attributes right, DDIM {model.config.sample_steps} steps, {steps} training steps, {prompts} seen prompts\n")
+    print("| | velocity | v | eps |\n|---|---|---|---|")
+    for kind in ("flow", "cosine", "linear"):
+        row = []
+        for target in ("velocity", "v", "eps"):
+            config = replace(model.config, schedule=kind, target=target, dit_steps=steps)
+            trainer = train.Trainer(config, model.words, model.scale.device)
+            trainer.vae.load_state_dict(model.vae.state_dict())
+            trainer.scale, trainer.steps["vae"] = model.scale, config.vae_steps
+            folder = Path("out/bench") / f"{kind}-{target}"
+            folder.mkdir(parents=True, exist_ok=True)
+            train.fit(trainer, "dit", folder)
+            row.append(evaluate.score(trainer.model(), prompts)["seen"]["all"])
+        print(f"| {kind} | " + " | ".join(f"{share:.0%}" for share in row) + " |", flush=True)
+
+
+def main():
+    parser = Flags(__doc__)
+    parser.add_argument("what", choices=("speed", "schedules"))
+    parser.add_argument("--checkpoint", default="out/tiny/model.pt", help="whose VAE and config `schedules` uses")
+    parser.add_argument("--steps", type=int, default=300, help="training steps of each run of `schedules`")
+    parser.add_argument("--prompts", type=int, default=128, help="prompts each run of `schedules` is scored with")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
+    args = parser.parse_args()
+    at_least(args, steps=1, prompts=1)
+    place = device(args.device)
+    if args.what == "speed":
+        speed(place)
+    else:
+        schedules(sample.load(args.checkpoint, place), args.steps, args.prompts)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,117 @@
+"""Whatever is wrong with what we are given: one line that names it, exit code 2, no traceback, nothing overwritten."""
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+import evaluate
+import sample
+import train
+
+PROMPT = ("--prompt", "a red circle")
+TRAIN = [  # train.py's words, a part of the answer
+    (["--dit-stepz", "3"], "did you mean --dit-steps?"),
+    (["--dit-steps", "many"], "invalid int value: 'many'"),
+    (["--dit-steps=-1"], "dit_steps = -1: expected a number of 0 or more"),
+    (["--frames", "16"], "the nearest that can: 17 frames of 32x32"),
+    (["--height", "30"], "17 frames of 32x32"),
+    (["--dit-depth", "0"], "dit_depth = 0: expected a number above 0"),
+    (["--dit-width", "100"], "dit_head = 64: expected a multiple of 16 that divides dit_width = 100"),
+    (["--lr", "nan"], "lr = nan"),
+    (["--lr=-0.1"], "lr = -0.1"),
+    (["--null-share", "1.5"], "null_share = 1.5: expected a share between 0 and 1"),
+    (["--schedule", "quadratic"], "choose from"),
+    (["--device", "tpu"], "choose from"),
+    (["--name", "../elsewhere"], "name = '../elsewhere': expected letters"),
+    (["--data", "nowhere"], "data = 'nowhere': expected 'world' or a folder"),
+    (["--data", "clips"], "clips/long.mp4: its caption has 9 words; words = 8"),
+    (["--data", "broken"], "data = 'broken': not one clip.mp4"),
+    (["--out", "a-file/run"], "--out a-file/run: cannot be made a folder"),
+    (["--config", "missing.toml"], "--config missing.toml: not a readable TOML file"),
+    (["--config", "syntax.toml"], "--config syntax.toml: not a readable TOML file"),
+    (["--config", "bytes"], "--config bytes: not a readable TOML file"),
+    (["--config", "typo.toml"], "no knob is called 'frmaes' (did you mean frames?)"),
+    (["--config", "type.toml"], "dit_lr = 'fast': expected float"),
+    (["--config", "table.toml"], "frames = [17]: expected int"),
+    (["--resume", "missing.pt"], "checkpoint missing.pt: cannot be read"),
+    (["--resume", "good.pt", "--lr", "1"], "--resume takes every knob from the checkpoint; leave out --lr"),
+    (["--resume", "slim.pt"], "--resume slim.pt: holds no optimiser states"),
+    (["--resume", "misfit.pt"], "--resume misfit.pt: does not fit its own config"),
+    (["surplus"], "unrecognized arguments: surplus"),
+]
+SAMPLE = [
+    ([], "checkpoint out/tiny/model.pt: cannot be read"),
+    ([*PROMPT, "--checkpoint", "missing.pt"], "checkpoint missing.pt: cannot be read"),
+    ([*PROMPT, "--checkpoint", "."], "checkpoint .: cannot be read"),
+    ([*PROMPT, "--checkpoint", "truncated.pt"], "checkpoint truncated.pt: cannot be read"),
+    ([*PROMPT, "--checkpoint", "bytes"], "checkpoint bytes: cannot be read"),
+    ([*PROMPT, "--checkpoint", "code.pt"], "checkpoint code.pt: cannot be read"),
+    ([*PROMPT, "--checkpoint", "foreign.pt"], "checkpoint foreign.pt: not one of train.py"),
+    ([*PROMPT, "--checkpoint", "misfit.pt"], "checkpoint misfit.pt: its weights do not fit its config"),
+    ([*PROMPT, "--checkpoint", "future.pt"], "future.pt: no knob is called 'warp'"),
+    ([*PROMPT, "--size", "32"], "--size 32: expected HEIGHTxWIDTH"),
+    ([*PROMPT, "--size", "30x40"], "the nearest that can: 5 frames of 32x40"),
+    ([*PROMPT, "--size", "0x8"], "the nearest that can: 5 frames of 8x8"),
+    ([*PROMPT, "--frames", "6"], "the nearest that can: 5 frames of 8x16"),
+    ([*PROMPT, "--steps", "0"], "--steps 0: expected 1 or more"),
+    ([*PROMPT, "--guidance=-1"], "--guidance -1.0: expected 0 or more"),
+    ([*PROMPT, "--guidance", "nan"], "--guidance nan: expected 0 or more"),
+    ([*PROMPT, "--zoom", "0"], "--zoom 0: expected 1 or more"),
+    ([*PROMPT, "--seed=-1"], "--seed -1: expected 0 or more"),
+    ([*PROMPT, "--sampler", "euler"], "choose from"),
+    ([*PROMPT, "--out", "clip.avi"], "--out clip.avi: expected a file that ends in .mp4, .gif, .webp, .png"),
+    ([*PROMPT, "--out", "folder.gif"], "--out folder.gif: is a folder"),
+    ([*PROMPT, "--out", "a-file/x.gif"], "--out a-file/x.gif: cannot be written"),
+    (["--prompt", "a b c d e f g h i"], "has 9 words; this model reads up to 8"),
+    (["--prompt", "@missing.txt"], "missing.txt"),
+    (["--prompt", "@bytes"], "bytes: expected a text file, a prompt a line"),
+]
+EVALUATE = [
+    (["--prompts", "0"], "--prompts 0: expected 1 or more"),
+    (["--checkpoint", "real.pt"], "real.pt: trained on 'clips'"),
+    (["--checkpoint", "truncated.pt"], "checkpoint truncated.pt: cannot be read"),
+]
+
+
+class Code:
+    def __reduce__(self):
+        return open, ("pwned", "w")
+
+
+@pytest.fixture
+def place(tmp_path, checkpoint):
+    """A folder of everything that can be wrong, and of one good checkpoint."""
+    whole, saved = checkpoint.read_bytes(), torch.load(checkpoint, weights_only=True)
+    change = lambda name, **values: torch.save(saved | values, tmp_path / name)
+    (tmp_path / "good.pt").write_bytes(whole)
+    (tmp_path / "truncated.pt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "bytes").write_bytes(np.random.default_rng(0).bytes(999))
+    (tmp_path / "code.pt").write_bytes(pickle.dumps(Code()))
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "foreign.pt")
+    torch.save({k: v for k, v in saved.items() if k != "optimisers"}, tmp_path / "slim.pt")
+    change("misfit.pt", config=saved["config"] | {"dit_depth": 3})
+    change("future.pt", config=saved["config"] | {"warp": 1})
+    change("real.pt", config=saved["config"] | {"data": "clips"})
+    for name, content in (("syntax", "frames = = 3"), ("typo", "frmaes = 17"), ("type", 'dit_lr = "fast"'), ("table", "frames = [17]")):
+        (tmp_path / f"{name}.toml").write_text(content)
+    (tmp_path / "a-file").write_text("kept")
+    for name in ("folder.gif", "clips", "broken"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "clips/long.mp4").write_bytes(b"")
+    (tmp_path / "clips/long.txt").write_text("one two three four five six seven eight nine")
+    (tmp_path / "broken/x.mp4").write_bytes(b"")
+    (tmp_path / "broken/x.txt").write_text("x")
+    return tmp_path
+
+
+@pytest.mark.parametrize("module, words, answer", [(m, *case) for m, cases in ((train, TRAIN), (sample, SAMPLE), (evaluate, EVALUATE)) for case in cases])
+def test_bad_input_is_answered_in_one_line(command, place, module, words, answer):
+    before = {p: p.stat().st_mtime_ns for p in place.rglob("*")}
+    if words and module is not train and "--checkpoint" not in words:
+        words = [*words, "--checkpoint", "good.pt"]
+    code, out, err = command(module, *words)
+    *warnings, last = err.strip().splitlines()
+    assert code == 2 and answer in last and last.startswith(f"{module.__name__}.py: ")
+    assert all(line.startswith("warning: ") for line in warnings) and not (place / "pwned").exists()
+    assert {p: p.stat().st_mtime_ns for p in before} == before

@@ -1,0 +1,71 @@
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sample
+from config import BadInput
+
+PROMPTS = ["a red circle moving left slowly", "a blue square moving up quickly", "a red triangle moving left slowly"]
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    model = sample.load(checkpoint)
+    torch.manual_seed(0)
+    for p in model.dit.parameters():  # three steps of training teach nothing: make it say something
+        p.data += 0.1 * torch.randn_like(p)
+    return model
+
+
+def test_a_prompts_video_depends_on_its_seed_and_not_on_its_neighbours(model):
+    videos = sample.generate(model, PROMPTS, seed=5)
+    assert videos.shape == (3, 5, 8, 16, 3) and videos.dtype == np.uint8
+    assert abs(sample.generate(model, PROMPTS[1:2], seed=6)[0].astype(int) - videos[1]).max() <= 1
+    assert (sample.generate(model, PROMPTS[:1], seed=6)[0] != videos[0]).any()
+
+
+def test_other_lengths_and_sizes(model):
+    assert sample.generate(model, PROMPTS[:1], frames=13, height=24, width=8).shape == (1, 13, 24, 8, 3)
+    assert sample.generate(model, PROMPTS[:1], frames=1).shape == (1, 1, 8, 16, 3)
+    with pytest.raises(BadInput, match="nearest that can: 5 frames of 8x16"):
+        sample.generate(model, PROMPTS[:1], frames=6)
+
+
+def test_guidance_0_ignores_the_prompt_and_ddpm_differs_from_ddim(model):
+    same = [sample.generate(model, [p], guidance=0) for p in PROMPTS[:2]]
+    assert (same[0] == same[1]).all() and (same[0] != sample.generate(model, PROMPTS[:1], guidance=3)).any()
+    assert (sample.generate(model, PROMPTS[:1], eta=1.0) != sample.generate(model, PROMPTS[:1], eta=0.0)).any()
+
+
+@pytest.mark.parametrize("ending", sample.ENDINGS)
+def test_every_format_comes_back_with_its_note(tmp_path, ending):
+    video = np.zeros((5, 8, 16, 3), np.uint8)
+    video[:, 2:6, 4:12] = (225, 50, 45)
+    video[4] = 255
+    path = tmp_path / f"clip{ending}"
+    sample.write(path, video, 12, 4, "a note | seed 3")
+    back = iio.imread(path, index=0 if ending == ".png" else None, **({"plugin": "pyav"} if ending == ".mp4" else {}))[..., :3]
+    if ending == ".png":
+        assert back.shape == (8 * 4 + 2, 5 * (16 * 4 + 2), 3)
+    else:
+        assert back.shape == (5, 32, 64, 3) and abs(back[0, 16, 32].astype(int) - (225, 50, 45)).max() < 12 and back[4].min() > 240
+    if ending == ".mp4":
+        with iio.imopen(path, "r", plugin="pyav") as file:
+            assert file.container_metadata["comment"] == "a note | seed 3"
+    else:
+        with Image.open(path) as image:
+            notes = image.info.get("comment", b"").decode(), image.info.get("Description"), image.getexif().get(270)
+        assert "a note | seed 3" in notes
+
+
+def test_the_command(command, checkpoint, tmp_path):
+    code, out, err = command(sample, "--prompt", *PROMPTS[:2], "--checkpoint", checkpoint, "--out", "a/b.mp4", "--size", "16x8", "--frames", 9)
+    assert code == 0 and len(out.splitlines()) == 2, err
+    assert iio.imread(tmp_path / "a/b-1.mp4", plugin="pyav").shape == (9, 64, 32, 3)
+    with iio.imopen(tmp_path / "a/b-1.mp4", "r", plugin="pyav") as file:
+        note = file.container_metadata["comment"]
+    assert note == f"{PROMPTS[1]} | seed 1 | checkpoint {sample.load(checkpoint).hash}"
+    code, out, err = command(sample, "--prompt", "a read circle", "--checkpoint", checkpoint, "--out", "c.png")
+    assert code == 0 and "did you mean red?" in err

@@ -1,0 +1,106 @@
+import csv
+from dataclasses import replace
+
+import pytest
+import torch
+
+import data
+import sample
+import train
+from config import BadInput
+
+
+def curve(folder, stage="dit"):
+    return list(csv.reader(open(folder / f"{stage}-loss.csv")))
+
+
+def start(config, folder):
+    folder.mkdir()
+    return train.Trainer(config, data.source(config, 1).words(), "cpu")
+
+
+def test_muons_update_has_equal_singular_values():
+    for shape in ((2, 8, 24), (2, 24, 8)):
+        singular = torch.linalg.svdvals(train.orthogonalise(torch.randn(shape)))
+        assert singular.min() > 0.3 and singular.max() < 1.4
+    x = torch.randn(1, 6, 9, dtype=torch.float64)
+    u, _, v = torch.linalg.svd(x, full_matrices=False)
+    assert ((u.mT @ train.orthogonalise(x) @ v.mT).diagonal(dim1=1, dim2=2) > 0.3).all()  # the matrix's own directions
+
+
+def test_muon_and_adam_share_out_every_weight_once(config):
+    trainer = train.Trainer(config, ["a"], "cpu")
+    for stage, network in (("vae", trainer.vae), ("dit", trainer.dit)):
+        held = [p for o in trainer.optimisers[stage] for g in o.param_groups for p in g["params"]]
+        assert len(held) == len(set(held)) and set(held) == set(network.parameters())
+
+
+@pytest.mark.parametrize("killed_in, at", [("vae", 7), ("dit", 5)])
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path, monkeypatch, command, killed_in, at):
+    config = replace(config, vae_steps=12, dit_steps=26, save_minutes=0.0)  # saves after every step
+    whole = start(config, tmp_path / "whole")
+    train.train(whole, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def kill(self, video, captions, loss_of=getattr(train.Trainer, f"{killed_in}_loss")):
+        if self.steps[killed_in] == at:
+            raise Killed
+        return loss_of(self, video, captions)
+
+    broken = start(config, tmp_path / "broken")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(train.Trainer, f"{killed_in}_loss", kill)
+        train.train(broken, tmp_path / "broken")
+    torch.manual_seed(1234)  # whatever happened since
+    code, out, err = command(train, "--resume", tmp_path / "broken/model.pt", "--device", "cpu")
+    assert code == 0 and "sample.gif shows" in out, err
+    for stage in ("vae", "dit"):
+        assert curve(tmp_path / "broken", stage) == curve(tmp_path / "whole", stage)
+    assert len(curve(tmp_path / "whole")) == 27
+    a, b = (sample.load(tmp_path / name / "model.pt") for name in ("whole", "broken"))
+    assert all(torch.equal(x, y) for x, y in zip(a.dit.state_dict().values(), b.dit.state_dict().values()))
+
+
+def test_the_sampled_model_is_the_average_of_the_weights(config, tmp_path, monkeypatch):
+    config = replace(config, vae_steps=1, dit_steps=8, ema=0.7)
+    trainer = start(config, tmp_path / "run")
+    expected = trainer.dit.final.weight.detach().clone()
+    update = train.Trainer.update_ema
+
+    def watch(self, step):
+        keep = min(0.7, (1 + step) / (10 + step))
+        expected.mul_(keep).add_(self.dit.final.weight.detach(), alpha=1 - keep)
+        update(self, step)
+
+    monkeypatch.setattr(train.Trainer, "update_ema", watch)
+    train.train(trainer, tmp_path / "run")
+    saved = sample.load(tmp_path / "run/model.pt").dit.final.weight
+    torch.testing.assert_close(saved, expected)
+    assert not torch.equal(saved, trainer.dit.final.weight)
+
+
+def test_latents_have_variance_1_after_the_measured_scale(config, tmp_path):
+    trainer = start(config, tmp_path / "run")
+    train.train(trainer, tmp_path / "run")
+    video = data.to_float(data.World(config, 64)[123][0])
+    assert (trainer.vae.encode(video)[0] * trainer.scale).std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_keeps_the_checkpoint(config, tmp_path, monkeypatch):
+    trainer = start(replace(config, dit_steps=6, save_minutes=0.0), tmp_path / "run")
+    good = train.Trainer.dit_loss
+    monkeypatch.setattr(train.Trainer, "dit_loss", lambda self, v, c: good(self, v * (float("nan") if self.steps["dit"] == 4 else 1), c))
+    with pytest.raises(BadInput, match="dit step 4: the loss is nan; most often a learning rate"):
+        train.train(trainer, tmp_path / "run")
+    assert sample.read_checkpoint(tmp_path / "run/model.pt")[0]["steps"] == {"vae": 3, "dit": 4}
+
+
+def test_a_new_run_keeps_the_last_ones_model(command, config, tmp_path):
+    words = [w for k in ("vae_steps", "dit_steps", "frames", "height", "width", "vae_width", "dit_width", "dit_head", "dit_depth", "score_prompts")
+             for w in (f"--{k.replace('_', '-')}", getattr(config, k))]
+    for _ in range(2):
+        code, out, err = command(train, "--out", tmp_path / "run", "--device", "cpu", *words)
+        assert code == 0 and "reader's ceiling" in out, err
+    assert {"model.pt", "model.before.pt", "sample.gif", "dit-loss.csv"} <= {p.name for p in (tmp_path / "run").iterdir()}
