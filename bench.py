@@ -17,6 +17,7 @@ import data
 import evaluate
 import sample
 import train
+import world
 from config import Config, Flags, at_least, device, run
 
 
@@ -57,21 +58,21 @@ def speed(place):
     print(f"one DiT step of {c.dit_batch} clips: " + ", ".join(f"{name} {1e3 * seconds(work):.0f} ms" for name, work in whole.items()))
 
 
-def schedules(model, steps, prompts):
+def schedules(model, steps, batch, prompts):
     """Trains the DiT once per schedule and target on the checkpoint's VAE; prints README's table."""
-    print(f"all four attributes right, DDIM {model.config.sample_steps} steps, {steps} training steps, {prompts} seen prompts\n")
+    print(f"right in all four attributes: {prompts} seen prompts, DDIM, {model.config.sample_steps} steps; trained for {steps} steps of {batch} clips\n")
     print("| | velocity | v | eps |\n|---|---|---|---|")
     for kind in ("flow", "cosine", "linear"):
         row = []
         for target in ("velocity", "v", "eps"):
-            config = replace(model.config, schedule=kind, target=target, dit_steps=steps)
+            config = replace(model.config, schedule=kind, target=target, dit_steps=steps, dit_batch=batch)
             trainer = train.Trainer(config, model.words, model.scale.device)
             trainer.vae.load_state_dict(model.vae.state_dict())
             trainer.scale, trainer.steps["vae"] = model.scale, config.vae_steps
             folder = Path("out/bench") / f"{kind}-{target}"
             folder.mkdir(parents=True, exist_ok=True)
             train.fit(trainer, "dit", folder)
-            row.append(evaluate.score(trainer.model(), prompts)["seen"]["all"])
+            row.append(evaluate.ask(trainer.model(), world.SEEN, prompts, seed=10_000)[0]["all"])
         print(f"| {kind} | " + " | ".join(f"{share:.0%}" for share in row) + " |", flush=True)
 
 
@@ -79,16 +80,17 @@ def main():
     parser = Flags(__doc__)
     parser.add_argument("what", choices=("speed", "schedules"))
     parser.add_argument("--checkpoint", default="out/tiny/model.pt", help="whose VAE and config `schedules` uses")
-    parser.add_argument("--steps", type=int, default=300, help="training steps of each run of `schedules`")
+    parser.add_argument("--steps", type=int, default=600, help="training steps of each run of `schedules`")
+    parser.add_argument("--batch", type=int, default=16, help="clips a step of each run of `schedules`")
     parser.add_argument("--prompts", type=int, default=128, help="prompts each run of `schedules` is scored with")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     args = parser.parse_args()
-    at_least(args, steps=1, prompts=1)
+    at_least(args, steps=1, batch=1, prompts=1)
     place = device(args.device)
     if args.what == "speed":
         speed(place)
     else:
-        schedules(sample.load(args.checkpoint, place), args.steps, args.prompts)
+        schedules(sample.load(args.checkpoint, place), args.steps, args.batch, args.prompts)
 
 
 if __name__ == "__main__":

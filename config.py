@@ -55,7 +55,7 @@ class Config:
     guidance: float = 2.5  # 0 ignores the prompt, 1 is the plain model, more pushes towards the prompt
     sample_steps: int = 25  # denoising steps
     # train.py
-    dit_steps: int = 900  # training steps
+    dit_steps: int = 1100  # training steps
     dit_batch: int = 32  # clips per step
     dit_lr: float = 0.03  # Muon's, for the blocks' matrices
     lr: float = 4e-3  # AdamW's, for everything that is not a matrix inside a network
@@ -78,7 +78,7 @@ def check(config):
             raise BadInput(f"{field.name} = {value!r}: expected {kind.__name__}, for example {field.default!r}")
         if choices and value not in choices:
             raise BadInput(f"{field.name} = {value!r}: expected one of {', '.join(choices)}")
-        can_be_zero = field.default == 0 or field.name.endswith(("_share", "_steps", "_kl", "warmup", "decay", "ema", "guidance", "prompts"))
+        can_be_zero = field.default == 0 or field.name.endswith(("_share", "_steps", "_kl", "warmup", "decay", "ema", "guidance", "prompts", "minutes"))
         if kind in (int, float) and not (0 <= value < 2**31 and (value > 0 or can_be_zero)):
             raise BadInput(f"{field.name} = {value}: expected a number {'of 0 or more' if can_be_zero else 'above 0'}")
         if field.name in ("null_share", "given_share", "decay", "ema") and value > 1:

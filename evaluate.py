@@ -69,8 +69,9 @@ def read(video, fps=12.0):
 
 def interval(share, n):
     """Wilson's 95 % interval of a share counted in n cases."""
-    middle, spread = share + 1.92 / n, 1.96 * np.sqrt(share * (1 - share) / n + 0.96 / n**2)
-    return (middle - spread) / (1 + 3.84 / n), (middle + spread) / (1 + 3.84 / n)
+    z = 1.96
+    middle, spread = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return (middle - spread) / (1 + z**2 / n), (middle + spread) / (1 + z**2 / n)
 
 
 def shares(videos, combinations, fps):
@@ -79,27 +80,34 @@ def shares(videos, combinations, fps):
     return {"all": float(right.all(1).mean())} | dict(zip(ATTRIBUTES, right.mean(0).tolist()))
 
 
-def score(model, prompts=256, steps=None, guidance=None, eta=0.0, seed=10_000):
-    """Asks for `prompts` videos of seen and of held-out combinations each → the report that main prints."""
-    c, rng, report = model.config, np.random.default_rng(seed), {}
-    size = dict(height=c.height, width=c.width, fps=c.fps)
-    for kind, pool in (("seen", world.SEEN), ("held_out", world.HELD_OUT)):
-        asked = [pool[i] for i in np.resize(rng.permutation(len(pool)), prompts)]
-        scenes = [world.scene(rng, combination, calm=(c.frames - 1) / c.fps) for combination in asked]
-        report[kind] = shares(generate(model, list(map(world.describe, scenes)), steps=steps, guidance=guidance, eta=eta, seed=seed), asked, c.fps)
-        if kind == "seen":
-            report["ceiling"] = shares([world.render(s, c.frames, **size) for s in scenes], asked, c.fps)
-    report["vae_psnr"] = {str(frames): vae_psnr(model.vae, rng, frames, size) for frames in (1, 5, 17, 33)}
+def ask(model, pool, prompts, seed, **how):
+    """Asks for `prompts` videos of the pool's combinations → (shares of the model's videos, of the world's own for the same scenes).
+
+    how: steps, guidance, eta of sample.generate."""
+    c, rng = model.config, np.random.default_rng(seed)
+    asked = [pool[i] for i in np.resize(rng.permutation(len(pool)), prompts)]
+    scenes = [world.scene(rng, combination, calm=(c.frames - 1) / c.fps) for combination in asked]
+    made = generate(model, [world.describe(s) for s in scenes], seed=seed, **how)
+    return shares(made, asked, c.fps), shares([world.render(s, c.frames, c.height, c.width, c.fps) for s in scenes], asked, c.fps)
+
+
+def score(model, prompts=256, seed=10_000, **how):
+    """Seen and held-out prompts, the reader's ceiling and the VAE → the report that main prints."""
+    report = {}
+    report["seen"], report["ceiling"] = ask(model, world.SEEN, prompts, seed, **how)
+    report["held_out"], _ = ask(model, world.HELD_OUT, prompts, seed + 1_000, **how)
+    report["vae_psnr"] = {str(frames): vae_psnr(model, frames) for frames in (1, 5, 17, 33)}
     return report | {"train_seconds": model.seconds, "prompts": prompts}
 
 
 @torch.no_grad()
-def vae_psnr(vae, rng, frames, size, clips=64):
+def vae_psnr(model, frames, clips=64):
     """Decibels of the VAE's reconstructions of `clips` new clips of one length."""
-    place, errors = next(vae.parameters()).device, []
+    c, rng, errors = model.config, np.random.default_rng(frames), []
     for _ in range(clips // 16):
-        video = to_float(np.stack([world.render(world.scene(rng, calm=(frames - 1) / size["fps"]), frames, **size) for _ in range(16)])).to(place)
-        errors.append(F.mse_loss(vae.decode(vae.encode(video)[0]), video))
+        scenes = [world.scene(rng, calm=(frames - 1) / c.fps) for _ in range(16)]
+        video = to_float(np.stack([world.render(s, frames, c.height, c.width, c.fps) for s in scenes])).to(model.scale.device)
+        errors.append(F.mse_loss(model.vae.decode(model.vae.encode(video)[0]), video))
     return psnr(torch.stack(errors).mean())
 
 
@@ -137,7 +145,7 @@ def main():
     model = load(args.checkpoint, device(args.device))
     if model.config.data != "world":
         raise BadInput(f"checkpoint {args.checkpoint}: trained on {model.config.data!r}; only the toy world's videos can be read")
-    report = score(model, args.prompts, args.steps, args.guidance, float(args.sampler == "ddpm"))
+    report = score(model, args.prompts, steps=args.steps, guidance=args.guidance, eta=float(args.sampler == "ddpm"))
     print(table(report))
     if args.json:
         print(json.dumps(report))

@@ -239,7 +239,9 @@ def main():
             raise BadInput(f"--resume {args.resume}: does not fit its own config ({str(error).splitlines()[-1].strip()[:120]})")
     else:
         config = from_flags(args)
-        trainer = Trainer(config, data.source(config, 1).words(), place)
+        source = data.source(config, 1)
+        source[0]  # a folder without a usable clip is refused here, before anything is written
+        trainer = Trainer(config, source.words(), place)
     folder = Path(args.out or (Path(args.resume).parent if args.resume else Path("out") / config.name))
     try:
         folder.mkdir(parents=True, exist_ok=True)

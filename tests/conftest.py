@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+os.environ.setdefault("TQDM_DISABLE", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import train  # noqa: E402
@@ -45,5 +46,4 @@ def command(monkeypatch, capfd, tmp_path):
     return call
 
 
-os.environ.setdefault("TQDM_DISABLE", "1")
 torch.set_num_threads(1)  # tensors this small gain nothing from a second thread, and lose much when another job runs

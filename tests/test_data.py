@@ -39,24 +39,24 @@ def test_floats_and_bytes():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Clips whose frame k is a plain grey of 4k: a picture says which frame it was."""
+    """Clips that brighten from frame to frame: a picture says which frame it was."""
     for name, fps, frames, h, w in (("a", 30, 60, 18, 46), ("b", 10, 20, 40, 20), ("short", 10, 2, 16, 16)):
-        grey = np.broadcast_to((4 * np.arange(frames, dtype=np.uint8))[:, None, None, None], (frames, h, w, 3))
+        grey = np.broadcast_to((255 // frames * np.arange(frames, dtype=np.uint8))[:, None, None, None], (frames, h, w, 3))
         sample.write(tmp_path / f"{name}.mp4", grey, fps)
         (tmp_path / f"{name}.txt").write_text(f"clip {name}\n")
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
-    (tmp_path / "broken.txt").write_text("never read")
+    (tmp_path / "broken.txt").write_text("broken, never read")
     sample.write(tmp_path / "silent.mp4", np.zeros((9, 16, 16, 3), np.uint8), 10)
     return tmp_path
 
 
 def test_a_folder_gives_frame_exact_windows_at_the_configs_rate(folder):
-    for name, fps in (("a", 30), ("b", 10)):
+    for name, fps, frames in (("a", 30, 60), ("b", 10, 20)):
         starts = set()
         for seed in range(8):
             clip = data.read(folder / f"{name}.mp4", 5, 16, 24, 10.0, np.random.default_rng(seed))
             assert clip.shape == (5, 16, 24, 3) and np.ptp(clip, axis=(1, 2, 3)).max() <= 3
-            shown = np.round(clip.mean(axis=(1, 2, 3)) / 4)
+            shown = np.round(clip.mean(axis=(1, 2, 3)) / (255 // frames))
             assert (np.diff(shown) == fps / 10).all()  # 30 frames a second read at 10: every third
             starts.add(shown[0])
         assert len(starts) > 3
@@ -64,12 +64,13 @@ def test_a_folder_gives_frame_exact_windows_at_the_configs_rate(folder):
 
 def test_broken_files_are_named_once_and_skipped(folder, capfd):
     source = data.source(Config(**vars(CONFIG) | {"data": str(folder)}), 4)
-    assert source.words() == ["a", "b", "broken", "clip", "never", "read", "short"] or "clip" in source.words()
+    assert source.words() == ["a", "b", "broken", "clip", "never", "read", "short"]
     captions = {c for k in range(20) for c in source[k][1]}
     err = capfd.readouterr().err
     assert captions == {"clip a", "clip b"}
     for name, why in (("broken", "Invalid data"), ("short", "0.20 s long; 5 frames at 10 per second need 0.40 s"), ("silent", "no readable caption")):
-        assert err.count(f"{name}.mp4") == 1 and why in err
+        lines = [line for line in err.splitlines() if f"{name}.mp4" in line]
+        assert len(lines) == 1 and why in lines[0]
 
 
 def test_folders_without_clips_are_refused(tmp_path):

@@ -42,15 +42,16 @@ def test_guidance_0_ignores_the_prompt_and_ddpm_differs_from_ddim(model):
 @pytest.mark.parametrize("ending", sample.ENDINGS)
 def test_every_format_comes_back_with_its_note(tmp_path, ending):
     video = np.zeros((5, 8, 16, 3), np.uint8)
-    video[:, 2:6, 4:12] = (225, 50, 45)
+    for k in range(4):  # a format may join frames that are alike
+        video[k, 2:6, 4 : 9 + k] = (225, 50, 45)
     video[4] = 255
     path = tmp_path / f"clip{ending}"
     sample.write(path, video, 12, 4, "a note | seed 3")
-    back = iio.imread(path, index=0 if ending == ".png" else None, **({"plugin": "pyav"} if ending == ".mp4" else {}))[..., :3]
+    back = iio.imread(path, index=0 if ending == ".png" else ..., plugin="pyav" if ending == ".mp4" else "pillow")[..., :3]
     if ending == ".png":
         assert back.shape == (8 * 4 + 2, 5 * (16 * 4 + 2), 3)
     else:
-        assert back.shape == (5, 32, 64, 3) and abs(back[0, 16, 32].astype(int) - (225, 50, 45)).max() < 12 and back[4].min() > 240
+        assert back.shape == (5, 32, 64, 3) and abs(back[0, 16, 24].astype(int) - (225, 50, 45)).max() < 12 and back[4].min() > 240
     if ending == ".mp4":
         with iio.imopen(path, "r", plugin="pyav") as file:
             assert file.container_metadata["comment"] == "a note | seed 3"
