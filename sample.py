@@ -11,6 +11,7 @@ Letters: B prompts  T H W frames, height, width  Z latent channels  t h w latent
 import hashlib
 import pickle
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,8 @@ class Model:
 def read_checkpoint(path):
     """A checkpoint's file → (its dict, hash). Raises BadInput for anything but a checkpoint of train.py; never runs code from it."""
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            saved = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise BadInput(f"checkpoint {path}: cannot be read ({str(error).splitlines()[0][:120]}); train.py writes out/NAME/model.pt")
     if not isinstance(saved, dict) or not {"config", "words", "scale", "vae", "ema"} <= saved.keys():
