@@ -50,6 +50,7 @@ class Config:
     # diffusion.py
     schedule: Literal["flow", "cosine", "linear"] = "flow"  # how alpha and sigma go from data to noise
     target: Literal["velocity", "v", "eps"] = "velocity"  # what the network predicts
+    level_shift: float = 1.0  # training levels are sigmoid(normal + this): more of them near pure noise
     null_share: float = 0.1  # share of training clips whose prompt is emptied, for guidance
     given_share: float = 0.1  # share of training clips whose first latent frame is given, at level 0
     guidance: float = 2.5  # 0 ignores the prompt, 1 is the plain model, more pushes towards the prompt
@@ -78,7 +79,7 @@ def check(config):
             raise BadInput(f"{field.name} = {value!r}: expected {kind.__name__}, for example {field.default!r}")
         if choices and value not in choices:
             raise BadInput(f"{field.name} = {value!r}: expected one of {', '.join(choices)}")
-        can_be_zero = field.default == 0 or field.name.endswith(("_share", "_steps", "_kl", "warmup", "decay", "ema", "guidance", "prompts", "minutes"))
+        can_be_zero = field.default == 0 or field.name.endswith(("_share", "_steps", "_kl", "warmup", "decay", "ema", "guidance", "prompts", "minutes", "shift"))
         if kind in (int, float) and not (0 <= value < 2**31 and (value > 0 or can_be_zero)):
             raise BadInput(f"{field.name} = {value}: expected a number {'of 0 or more' if can_be_zero else 'above 0'}")
         if field.name in ("null_share", "given_share", "decay", "ema") and value > 1:

@@ -75,11 +75,14 @@ def step(x_t, x_0, eps, now, then, eta, noise):
     return alpha_s * x_0 + (sigma_s**2 - s**2) ** 0.5 * eps + s * noise
 
 
-def draw_levels(B, t, config, generator=None):
-    """Levels for training → (B, t): one per clip, the middle more often than the ends; in some clips the first frame is given, at 0."""
-    level = torch.sigmoid(torch.randn(B, 1, generator=generator)).repeat(1, t)
+def draw_levels(B, t, config):
+    """Levels for training → (B, t): one per clip, sigmoid(normal + shift); in some clips the first frame is given, at 0.
+
+    The shift is there because a clip has thousands of numbers: even at level 0.9 together they still show where things are, so a
+    sampler settles shape and path above 0.85, where the plain sigmoid(normal) trains little (SD3, sec. 5.3.2)."""
+    level = torch.sigmoid(torch.randn(B, 1) + config.level_shift).repeat(1, t)
     if t > 1:
-        level[torch.rand(B, generator=generator) < config.given_share, 0] = 0.0
+        level[torch.rand(B) < config.given_share, 0] = 0.0
     return level
 
 

@@ -116,7 +116,7 @@ def test_the_loss_counts_only_what_was_invented():
     wrong = lambda x, level, words: torch.where(level[:, None, :, None, None] == 0, 100.0, 0.0).expand_as(x)
     x_0 = torch.ones(2, 3, 3, 2, 2)
     torch.testing.assert_close(loss(wrong, x_0, None, level, torch.zeros_like(x_0), Schedule("flow"), "velocity"), torch.ones(2))
-    drawn = diffusion.draw_levels(2000, 4, Config(given_share=0.25))
+    drawn = diffusion.draw_levels(2000, 4, Config(given_share=0.25, level_shift=0.0))
     assert (drawn[:, 0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.05)
     assert (drawn[:, 1:] == drawn[:, 1:2]).all() and drawn[:, 1].median().item() == pytest.approx(0.5, abs=0.03)
     assert (diffusion.draw_levels(100, 1, Config(given_share=1.0)) > 0).all()
