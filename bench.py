@@ -1,6 +1,6 @@
 """Long checks that are no tests: what the choices cost and what they bring.
 
-    python bench.py speed                                              seconds and ratios on this machine
+    python bench.py speed                                              seconds and ratios on this CPU
     python bench.py schedules --checkpoint out/tiny/model.pt           every schedule with every target, trained alike
 
 Times on a shared machine are noisy: trust ratios. Letters: B clips  N tokens
@@ -31,15 +31,15 @@ def seconds(work, least=1.0):
     return (time.time() - begun) / calls
 
 
-def speed(place):
+def speed():
     """What the two CPU switches bring (config.device, dit.attention_for), and where a training step's time goes."""
-    c = Config()
-    a, b = torch.randn(2816, c.dit_width, device=place), torch.randn(4 * c.dit_width, c.dit_width, device=place)
+    c, place = Config(), torch.device("cpu")
+    a, b = torch.randn(88 * c.dit_batch, c.dit_width), torch.randn(4 * c.dit_width, c.dit_width)  # 8 words and 80 patches a clip
     for precision in ("highest", "medium"):
         torch.set_float32_matmul_precision(precision)
         print(f"matrix product, precision {precision!r}: {2 * a.numel() * len(b) / seconds(lambda: F.linear(a, b)) / 1e9:.0f} GFLOP/s")
     for B, N in ((32, 88), (16, 176), (8, 352), (4, 704)):
-        q = torch.randn(B, 3, N, 64, device=place, requires_grad=True)
+        q = torch.randn(B, c.dit_width // c.dit_head, N, c.dit_head, requires_grad=True)
 
         def attend(kernel):
             with sdpa_kernel(kernel):
@@ -54,7 +54,8 @@ def speed(place):
     muon, adam = trainer.optimisers["dit"]
     loss = lambda: trainer.dit_loss(video, captions)[0]
     whole = {"draw the clips": lambda: source[0], "encode them": lambda: trainer.encode(video), "encode, forward": loss,
-             "encode, forward, backward": lambda: loss().backward(), "Muon": muon.step, "AdamW": adam.step, "EMA": lambda: trainer.update_ema(0)}
+             "encode, forward, backward": lambda: loss().backward(),  # leaves the gradients that the optimisers below use
+             "Muon": muon.step, "AdamW": adam.step, "EMA": lambda: trainer.update_ema(0)}
     print(f"one DiT step of {c.dit_batch} clips: " + ", ".join(f"{name} {1e3 * seconds(work):.0f} ms" for name, work in whole.items()))
 
 
@@ -72,7 +73,7 @@ def schedules(model, steps, batch, prompts):
             folder = Path("out/bench") / f"{kind}-{target}"
             folder.mkdir(parents=True, exist_ok=True)
             train.fit(trainer, "dit", folder)
-            row.append(evaluate.ask(trainer.model(), world.SEEN, prompts, seed=10_000)[0]["all"])
+            row.append(evaluate.follow(trainer.model(), world.SEEN, prompts, seed=10_000)["all"])
         print(f"| {kind} | " + " | ".join(f"{share:.0%}" for share in row) + " |", flush=True)
 
 
@@ -83,12 +84,12 @@ def main():
     parser.add_argument("--steps", type=int, default=600, help="training steps of each run of `schedules`")
     parser.add_argument("--batch", type=int, default=16, help="clips a step of each run of `schedules`")
     parser.add_argument("--prompts", type=int, default=128, help="prompts each run of `schedules` is scored with")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where `schedules` computes")
     args = parser.parse_args()
     at_least(args, steps=1, batch=1, prompts=1)
     place = device(args.device)
     if args.what == "speed":
-        speed(place)
+        speed()
     else:
         schedules(sample.load(args.checkpoint, place), args.steps, args.batch, args.prompts)
 

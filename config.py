@@ -56,16 +56,19 @@ class Config:
     guidance: float = 2.5  # 0 ignores the prompt, 1 is the plain model, more pushes towards the prompt
     sample_steps: int = 25  # denoising steps
     # train.py
-    dit_steps: int = 1100  # training steps
+    dit_steps: int = 700  # training steps
     dit_batch: int = 32  # clips per step
     dit_lr: float = 0.03  # Muon's, for the blocks' matrices
-    lr: float = 4e-3  # AdamW's, for everything that is not a matrix inside a network
+    lr: float = 4e-3  # AdamW's, for everything that Muon does not train
     warmup: int = 20  # steps from 0 to the full learning rates
     decay: float = 0.9  # the last share of the steps, over which the learning rates fall to 0
     clip: float = 1.0  # the gradient's norm is cut to this
     ema: float = 0.98  # how much of the averaged weights is kept per step
     save_minutes: float = 2.0  # between checkpoints with their pictures
     score_prompts: int = 64  # prompts for the table at the end, seen and held out each
+
+
+CAN_BE_ZERO = ("seed", "workers", "vae_kl", "vae_steps", "level_shift", "null_share", "given_share", "guidance", "dit_steps", "warmup", "decay", "ema", "save_minutes")
 
 
 def check(config):
@@ -79,16 +82,16 @@ def check(config):
             raise BadInput(f"{field.name} = {value!r}: expected {kind.__name__}, for example {field.default!r}")
         if choices and value not in choices:
             raise BadInput(f"{field.name} = {value!r}: expected one of {', '.join(choices)}")
-        can_be_zero = field.default == 0 or field.name.endswith(("_share", "_steps", "_kl", "warmup", "decay", "ema", "guidance", "prompts", "minutes", "shift"))
+        can_be_zero = field.name in CAN_BE_ZERO
         if kind in (int, float) and not (0 <= value < 2**31 and (value > 0 or can_be_zero)):
-            raise BadInput(f"{field.name} = {value}: expected a number {'of 0 or more' if can_be_zero else 'above 0'}")
+            raise BadInput(f"{field.name} = {value}: expected a number {'of 0 or more' if can_be_zero else 'above 0'} and below 2^31")
         if field.name in ("null_share", "given_share", "decay", "ema") and value > 1:
             raise BadInput(f"{field.name} = {value}: expected a share between 0 and 1")
     check_size(config, config.frames, config.height, config.width)
     if config.dit_width % config.dit_head or config.dit_head % 16:
         raise BadInput(f"dit_head = {config.dit_head}: expected a multiple of 16 that divides dit_width = {config.dit_width}")
-    if not re.fullmatch(r"[\w.-]+", config.name):
-        raise BadInput(f"name = {config.name!r}: expected letters, digits, '.', '_' or '-', since it names a folder")
+    if not re.fullmatch(r"\w[\w.-]*", config.name):
+        raise BadInput(f"name = {config.name!r}: expected letters, digits, '.', '_' or '-', after a first letter, since it names a folder")
     return config
 
 
@@ -102,11 +105,16 @@ def check_size(config, frames, height, width):
                        f"of {brick}); the nearest that can: {good[0]} frames of {good[1]}x{good[2]}")
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action):  # no "(default: None)" where the text explains the default
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class Flags(argparse.ArgumentParser):
     """argparse that raises BadInput, and suggests the nearest flag for a typo."""
 
     def __init__(self, doc):
-        super().__init__(description=doc.split("\n\n")[0], allow_abbrev=False, fromfile_prefix_chars="@", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(description=doc.split("\n\n")[0], allow_abbrev=False, fromfile_prefix_chars="@", formatter_class=Help)
 
     def convert_arg_line_to_args(self, line):
         """`--prompt @prompts.txt` reads a prompt from every line that is not blank."""
@@ -140,7 +148,7 @@ def at_least(args, **limits):
 
 
 def add_flags(parser, default_preset=None):
-    """--config and one flag per field of Config. A flag that is not given is None, so that the preset can fill it."""
+    """--config and one flag per field of Config. A flag that is not given is absent from the result, so that the preset can fill it."""
     comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(Config), re.M))
     parser.add_argument("--config", default=default_preset, metavar="FILE", help="a TOML preset")
     for field in fields(Config):
@@ -153,18 +161,12 @@ def add_flags(parser, default_preset=None):
 def from_flags(args):
     """argparse's result → a checked Config: defaults < preset < flags."""
     given = vars(args)
-    values = read_toml(args.config) if args.config else {}
-    return check(Config(**values | {f.name: given[f.name] for f in fields(Config) if f.name in given}))
-
-
-def read_toml(path):
-    """A preset's values as a dict. Raises BadInput for a missing file, broken TOML or a key that is no knob."""
+    flags = {f.name: given[f.name] for f in fields(Config) if f.name in given}
     try:
-        values = tomllib.loads(Path(path).read_text())
+        preset = tomllib.loads(Path(args.config).read_text()) if args.config else {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadInput(f"--config {path}: not a readable TOML file ({error})")
-    from_dict(values, path)
-    return values
+        raise BadInput(f"--config {args.config}: not a readable TOML file ({error})")
+    return from_dict(preset | flags, args.config)
 
 
 def from_dict(values, source):
@@ -179,8 +181,8 @@ def from_dict(values, source):
 def device(name):
     """auto | cpu | cuda | mps → the torch device, and the fastest float32 arithmetic that the machine has.
 
-    "medium" allows a GPU to multiply float32 matrices in bfloat16; on a CPU it picks oneDNN's kernels over MKL's, which on
-    an AMD EPYC measured 1.9x faster at the same accuracy (`python bench.py`)."""
+    "medium" lets a GPU use its tensor cores for float32, and a CPU oneDNN's kernels instead of MKL's, which is faster on an
+    AMD EPYC and no less exact there; a CPU with AMX may round to bfloat16 inside (`python bench.py speed`)."""
     torch.set_float32_matmul_precision("medium")
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":

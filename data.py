@@ -1,7 +1,7 @@
 """Clips → batches: an endless stream from the toy world, or from a folder of real clips with captions.
 
-Batch k is a function of (seed, k) and of nothing else: that is all it takes to resume a run exactly, to shuffle, and to let
-any number of worker processes draw ahead. A folder holds clip.mp4 beside clip.txt (the caption), in any sizes, lengths and
+Batch k is a function of (seed, k) and of the files: that is all it takes to resume a run exactly, to shuffle, and to let any
+number of worker processes draw ahead. A folder holds clip.mp4 beside clip.txt (the caption), in any sizes, lengths and
 frame rates; from each drawn clip we take a random window, resample it to the config's frame rate, scale it to cover the
 config's size and cut the middle out. A file that cannot be used is named once and skipped.
 
@@ -31,6 +31,16 @@ def to_uint8(video):
     return ((video.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 4, 1).cpu().numpy()
 
 
+WARNED = set()
+
+
+def skip(path, why):
+    """Names an unusable file, once."""
+    if path not in WARNED:
+        print(f"warning: skipped {path}: {why}", file=sys.stderr)
+    WARNED.add(path)
+
+
 class World(Dataset):
     """Batches of the toy world. With lengths, each batch draws its length from 1, 5, ... frames and has more clips the shorter they are."""
 
@@ -49,13 +59,12 @@ class World(Dataset):
 
     def clip(self, rng, frames):
         c = self.config
-        side = min(c.height, c.width)
-        scene = world.scene(rng, aspect=(c.height / side, c.width / side), calm=(frames - 1) / c.fps)
+        scene = world.scene(rng, aspect=world.aspect(c.height, c.width), calm=(frames - 1) / c.fps)
         return world.render(scene, frames, c.height, c.width, c.fps), world.describe(scene)
 
 
 class Folder(World):
-    """The same for a folder of clip.mp4 + clip.txt. Raises BadInput for a folder without a single usable pair."""
+    """The same for a folder of clip.mp4 + clip.txt. Drawing raises BadInput if not a single pair is usable."""
 
     def __init__(self, config, batch, lengths=False):
         super().__init__(config, batch, lengths)
@@ -67,7 +76,7 @@ class Folder(World):
             try:
                 self.captions[path] = " ".join(path.with_suffix(".txt").read_text().split())
             except (OSError, UnicodeDecodeError):
-                print(f"warning: skipped {path}: no readable caption {path.with_suffix('.txt').name}", file=sys.stderr)
+                skip(path, f"no readable caption {path.with_suffix('.txt').name}")
         for path, caption in self.captions.items():
             if (count := len(text.split(caption))) > config.words:
                 raise BadInput(f"{path}: its caption has {count} words; words = {config.words}")
@@ -77,14 +86,12 @@ class Folder(World):
         return text.vocabulary(self.captions.values())
 
     def clip(self, rng, frames):
-        while self.paths:
-            path = self.paths[rng.integers(len(self.paths))]
+        c = self.config
+        for i in rng.permutation(len(self.paths)):  # the first that can be read
             try:
-                c = self.config
-                return read(path, frames, c.height, c.width, c.fps, rng), self.captions[path]
-            except (BadInput, av.FFmpegError, ValueError) as error:
-                print(f"warning: skipped {path}: {error}", file=sys.stderr)
-                self.paths.remove(path)
+                return read(self.paths[i], frames, c.height, c.width, c.fps, rng), self.captions[self.paths[i]]
+            except (av.FFmpegError, ValueError) as error:
+                skip(self.paths[i], error)
         raise BadInput(f"data = {self.config.data!r}: not one clip.mp4 with its clip.txt could be read")
 
 
@@ -94,7 +101,7 @@ def read(path, frames, height, width, fps, rng):
         if not file.streams.video:
             raise BadInput("no video in it")
         stream = file.streams.video[0]
-        stream.codec_context.thread_count = 1
+        stream.codec_context.thread_count = 1                                        # clips are small, and batches are drawn in parallel
         length = float((stream.duration or 0) * stream.time_base) or (file.duration or 0) / av.time_base
         begin = float((stream.start_time or 0) * stream.time_base)
         if length < (frames - 1) / fps:
@@ -104,13 +111,17 @@ def read(path, frames, height, width, fps, rng):
         file.seek(int(start / stream.time_base), stream=stream)                     # to the last key frame before it
         video, shown = [], None                                                     # shown is on screen until the next frame's time
         for frame in itertools.chain(file.decode(stream), [None]):
-            while shown and len(video) < frames and (frame is None or frame.time > wanted[len(video)] + 1e-6):
+            while shown and len(video) < frames and (frame is None or (frame.time or 0) > wanted[len(video)] + 1e-6):
                 video.append(shown)
             if len(video) == frames:
                 break
+            if frame is not None and frame.time is None:
+                raise BadInput("its frames have no times")
             shown = frame
-        scale = max(height / shown.height, width / shown.width)
-        h, w = max(height, round(shown.height * scale)), max(width, round(shown.width * scale))
+        if not video:
+            raise BadInput("no frame could be decoded")
+        scale = max(height / video[0].height, width / video[0].width)
+        h, w = max(height, round(video[0].height * scale)), max(width, round(video[0].width * scale))
         top, left = (h - height) // 2, (w - width) // 2
         scaled = {id(f): f.reformat(w, h, "rgb24", interpolation="AREA").to_ndarray() for f in video}  # once, also where a frame is shown twice
         return np.stack([scaled[id(f)][top : top + height, left : left + width] for f in video])

@@ -8,7 +8,7 @@ rectified flow:  (1 - s) x_0 + s eps = x_t + (s - t) (eps - x_0).
 
 DDPM: Ho et al. 2020. DDIM: Song et al. 2021. Cosine: Nichol & Dhariwal 2021. v: Salimans & Ho 2022. Straight line and levels
 drawn as sigmoid(normal): rectified flow, Liu et al. 2023; SD3, Esser et al. 2024. Guidance: Ho & Salimans 2022.
-In the code the diffusion time is called `level`, since t counts latent frames.
+In the code the diffusion time is called `level`; only in `step` and `sample`, t and s are the levels before and after a step.
 
 Letters: B clips  Z latent channels  t h w latent frames, rows, columns
 """
@@ -69,7 +69,7 @@ def step(x_t, x_0, eps, now, then, eta, noise):
     """From now = (alpha_t, sigma_t) to then = (alpha_s, sigma_s), a lower level:
 
     x_s = alpha_s x_0 + sqrt(sigma_s^2 - s^2) eps + s noise      (Song et al. 2021, eq. 12, for any alpha, sigma)
-    s = eta (sigma_s / sigma_t) sqrt(sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2):  eta = 0 is DDIM, 1 is DDPM's posterior."""
+    s = eta (sigma_s / sigma_t) sqrt(sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2)  (eq. 16):  eta = 0 is DDIM, 1 is DDPM's posterior."""
     (alpha_t, sigma_t), (alpha_s, sigma_s) = now, then
     s = eta * (sigma_s / sigma_t) * (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2) ** 0.5
     return alpha_s * x_0 + (sigma_s**2 - s**2) ** 0.5 * eps + s * noise
@@ -93,7 +93,7 @@ def loss(network, x_0, words, level, eps, schedule, target):
     each = level[:, None, :, None, None]                                             # (B, 1, t, 1, 1)
     alpha, sigma = schedule.alpha(each), schedule.sigma(each)
     a, b = mixture(target, alpha, sigma)
-    error = (network(alpha * x_0 + sigma * eps, level, words) - (a * eps + b * x_0)) ** 2
+    error = (network(schedule.mix(x_0, eps, each), level, words) - (a * eps + b * x_0)) ** 2
     error, invented = error.mean(dim=(1, 3, 4)), (level > 0).float()                 # (B, t)
     return (error * invented).sum(1) / invented.sum(1)
 
@@ -109,7 +109,7 @@ def guide(network, x, level, words, w):
 def levels(steps, schedule, target):
     """The levels a sampler visits, evenly from 1 to 0, steps + 1 of them.
 
-    From pure noise (alpha = 0) eps says nothing about x_0, so with that target we start just below (Lin et al. 2024, sec. 3.1)."""
+    From pure noise (alpha = 0) eps says nothing about x_0, so with that target we start just below (Lin et al. 2024)."""
     blind = target == "eps" and float(schedule.alpha(1.0)) < 1e-4
     return torch.linspace(0.98 if blind else 1.0, 0.0, steps + 1)
 
@@ -123,8 +123,8 @@ def sample(network, words, noise, schedule, target, steps, eta, guidance, known=
     x = noise()
     latents, given = known or (x, torch.zeros(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device))
     keep = given[:, None, :, None, None]                                             # (B, 1, t, 1, 1)
-    x, grid = torch.where(keep, latents, x), levels(steps, schedule, target).tolist()
-    for t, s in tqdm(list(zip(grid, grid[1:])), desc="sampling", disable=not progress):
+    x, visited = torch.where(keep, latents, x), levels(steps, schedule, target).tolist()
+    for t, s in tqdm(list(zip(visited, visited[1:])), desc="sampling", disable=not progress):
         output = guide(network, x, torch.where(given, 0.0, t), words, guidance)
         now, then = (schedule.alpha(t), schedule.sigma(t)), (schedule.alpha(s), schedule.sigma(s))
         x_0, eps = predict(x, output, *now, target)

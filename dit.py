@@ -5,14 +5,14 @@ self-attention plus an MLP over all of them. Each token has a noise level: words
 frame share that frame's level, so a given frame (level 0) and a frame to invent (level t) can stand side by side.
 
 The level reaches the blocks by adaLN-Zero: it shifts and scales the input of attention and MLP, and gates their output. The
-modulation is computed once for the whole network and each block adds a learned offset. All gates start at zero, so the
-assembled network starts as the identity and the prediction at zero.
+modulation is computed once for the whole network and each block adds a learned offset. All gates start at zero, so in the
+assembled network every block starts as the identity, and the prediction starts at zero.
 
 DiT (Peebles & Xie 2023, sec. 3.2, adaLN-Zero); modulation shared by the blocks: PixArt-alpha (Chen et al. 2023, adaLN-single);
 words and patches in one stream: U-ViT (Bao et al. 2023), SD3 (Esser et al. 2024); a level per frame: Diffusion Forcing (Chen
 et al. 2024). QK-norm: Dehghani et al. 2023 (ViT-22B).
 
-Letters: B clips  Z latent channels  t h w latent frames, rows, columns  N tokens  P numbers in a patch  D width  L words
+Letters: B clips  Z latent channels  t h w latent frames, rows, columns  N tokens, L words and the patches  P numbers in a patch  D width  L words
          S = 1 + t levels per clip: the words' and one per latent frame
 """
 import contextlib
@@ -37,7 +37,7 @@ class Block(nn.Module):
         self.offset = nn.Parameter(torch.empty(6 * D))
 
     def forward(self, x, modulation, spread, turn):
-        """x (B, N, D), modulation (B, S, 6 D), spread: (B, S, D) → (B, N, D), turn: (cos, sin) of the places → x (B, N, D)"""
+        """x (B, N, D), modulation (B, S, 6 D), spread: (B, S, D) → (B, N, D), turn: rope's (cos, sin) → x (B, N, D)"""
         shift1, scale1, gate1, shift2, scale2, gate2 = map(spread, (modulation + self.offset).chunk(6, -1))
         x = x + gate1 * self.attend(norm(x) * (1 + scale1) + shift1, turn)
         return x + gate2 * self.down(F.silu(self.up(norm(x) * (1 + scale2) + shift2)))
@@ -50,7 +50,7 @@ class Block(nn.Module):
 
 
 def norm(x):
-    """Each token to mean 0 and variance 1. Without weights: the modulation has its own."""
+    """Each token (or head) to mean 0 and variance 1. No weights: before the layers the modulation has its own, in QK-norm it needs none."""
     return F.layer_norm(x, x.shape[-1:])
 
 
@@ -77,7 +77,7 @@ class DiT(nn.Module):
                 nn.init.xavier_uniform_(layer.weight)              # keeps the size of signals and gradients through a layer
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.words.weight)                         # as large as what patches become, which have variance 1
+        nn.init.normal_(self.words.weight)                         # random directions: attention can tell words apart from the start
         for layer in (self.modulation, self.final_modulation):     # no shift, no scale, gates shut: blocks are the identity
             nn.init.zeros_(layer.weight)
         for block in self.blocks:
@@ -90,10 +90,11 @@ class DiT(nn.Module):
             raise BadInput(f"levels {tuple(level.shape)} for latents {tuple(x.shape)}: expected one per clip and latent frame")
         (B, L), t = words.shape, x.shape[2]
         grid = t, x.shape[3] // self.patch[1], x.shape[4] // self.patch[2]
-        tokens = torch.cat([self.words(words), self.patches(patchify(x, self.patch))], 1)        # (B, N, D), N = L + t h w
+        tokens = torch.cat([self.words(words), self.patches(patchify(x, self.patch))], 1)        # (B, N, D), N = L + patches
 
         # Words stand before the video, one step of time each.
-        place = torch.cat([places((L, 1, 1), x.device) - torch.tensor([L, 0.0, 0.0], device=x.device), places(grid, x.device)])
+        place = torch.cat([places((L, 1, 1), x.device), places(grid, x.device)])                # (N, 3)
+        place[:L, 0] -= L
         turn = rope(place, self.head)
         # Rotations tell differences of places only, but the frame's edge is somewhere: the same cosines and sines are added, too.
         tokens = tokens + self.place(torch.cat(turn, 1))
@@ -101,7 +102,7 @@ class DiT(nn.Module):
         levels = torch.cat([level.new_zeros(B, 1), level], 1)                                   # (B, S)
         emb = self.level(waves(levels))                                                         # (B, S, D)
 
-        def spread(m):                                                                          # (B, S, D) -> (B, N, D)
+        def spread(m):  # every token gets the numbers of its level                              (B, S, D) -> (B, N, D)
             return torch.cat([m[:, :1].expand(-1, L, -1), m[:, 1:, None].expand(-1, -1, grid[1] * grid[2], -1).flatten(1, 2)], 1)
 
         modulation = self.modulation(emb)                                                       # (B, S, 6 D)

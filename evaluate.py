@@ -25,20 +25,21 @@ ATTRIBUTES = ("shape", "colour", "direction", "speed")
 def read(video, fps=12.0):
     """video (T, H, W, 3) uint8 → {"shape", "colour", "direction", "speed": a word or None, "sure": {the same: 0 to 1}, "track": (T, 2)}
 
-    None: no thing is there in every frame, no shape covers it (IoU below 0.6), or it moves along no axis. A still image has no
-    direction and no speed. track: its centre of mass, x and y in pixels."""
+    None: no thing is there in every frame, no shape covers it (IoU below 0.6), or it moves along no axis at about one of the two
+    speeds. Clips of up to 4 frames have no direction and no speed. track: the centre of mass, x and y in pixels."""
     T, H, W, _ = video.shape
     found = dict.fromkeys(ATTRIBUTES) | {"sure": dict.fromkeys(ATTRIBUTES, 0.0), "track": None}
     away = video.astype(np.float32) - world.GROUND
-    strong = np.linalg.norm(away, axis=-1) > 60                                          # (T, H, W) clearly not ground
+    colourful = np.linalg.norm(away, axis=-1)                                            # (T, H, W) how far from the ground, of 442
+    strong = colourful > 60                                                              # clearly not ground
     if not strong.any(axis=(1, 2)).all():
         return found
     palette = np.float32(list(world.COLOURS.values())) - world.GROUND
-    distance = np.sort(np.linalg.norm(np.median(away[strong], axis=0) - palette, axis=-1))
-    nearest = int(np.argmin(np.linalg.norm(np.median(away[strong], axis=0) - palette, axis=-1)))
-    found["colour"], found["sure"]["colour"] = list(world.COLOURS)[nearest], float(1 - distance[0] / distance[1])
+    distance = np.linalg.norm(np.median(away[strong], axis=0) - palette, axis=-1)        # (colours,)
+    nearest, second = np.argsort(distance)[:2]
+    found["colour"], found["sure"]["colour"] = list(world.COLOURS)[nearest], float(1 - distance[nearest] / distance[second])
 
-    cover = np.clip(away @ palette[nearest] / (palette[nearest] @ palette[nearest]), 0, 1) * (np.linalg.norm(away, axis=-1) > 20)
+    cover = np.clip(away @ palette[nearest] / (palette[nearest] @ palette[nearest]), 0, 1) * (colourful > 20)  # keeps soft edges, drops faint noise
     area = cover.sum(axis=(1, 2))                                                        # (T,) pixels
     track = np.stack([(cover * (np.arange(W) + 0.5)).sum(axis=(1, 2)), (cover * (np.arange(H)[:, None] + 0.5)).sum(axis=(1, 2))], -1)
     track = found["track"] = track / area[:, None].clip(1e-6)                            # (T, 2)
@@ -60,10 +61,10 @@ def read(video, fps=12.0):
         sign = np.sign(np.median(velocity[: max(1, len(velocity) // 4), axis]))          # the first direction: later it may bounce
         words = {d: w for w, d in world.DIRECTIONS.items()}
         apart = {w: abs(np.log(max(pace, 1e-6) / s)) for w, s in world.SPEEDS.items()}
-        slow_enough, speed = np.log(1.5), min(apart, key=apart.get)
-        if off < 0.5 * pace and apart[speed] < slow_enough:
+        tolerance, speed = np.log(1.5), min(apart, key=apart.get)
+        if sign and off < 0.5 * pace and apart[speed] < tolerance:
             found["direction"], found["sure"]["direction"] = words[(int(sign), 0) if axis == 0 else (0, int(sign))], float(1 - off / pace)
-            found["speed"], found["sure"]["speed"] = speed, float(1 - apart[speed] / slow_enough)
+            found["speed"], found["sure"]["speed"] = speed, float(1 - apart[speed] / tolerance)
     return found
 
 
@@ -76,36 +77,41 @@ def interval(share, n):
 
 def shares(videos, combinations, fps):
     """How many videos show what was asked → {"all", "shape", "colour", "direction", "speed"}: shares between 0 and 1."""
-    right = np.array([[read(video, fps)[a] == word for a, word in zip(ATTRIBUTES, c)] for video, c in zip(videos, combinations)])
+    found = [read(video, fps) for video in videos]
+    right = np.array([[f[a] == word for a, word in zip(ATTRIBUTES, c)] for f, c in zip(found, combinations)])
     return {"all": float(right.all(1).mean())} | dict(zip(ATTRIBUTES, right.mean(0).tolist()))
 
 
-def ask(model, pool, prompts, seed, **how):
-    """Asks for `prompts` videos of the pool's combinations → (shares of the model's videos, of the world's own for the same scenes).
-
-    how: steps, guidance, eta of sample.generate."""
-    c, rng = model.config, np.random.default_rng(seed)
+def draw(config, pool, prompts, seed):
+    """`prompts` of the pool's combinations, each as often as the others, and a scene for each. 256 held-out prompts are 14 sentences with 256 noises."""
+    rng = np.random.default_rng(seed)
     asked = [pool[i] for i in np.resize(rng.permutation(len(pool)), prompts)]
-    scenes = [world.scene(rng, combination, calm=(c.frames - 1) / c.fps) for combination in asked]
-    made = generate(model, [world.describe(s) for s in scenes], seed=seed, **how)
-    return shares(made, asked, c.fps), shares([world.render(s, c.frames, c.height, c.width, c.fps) for s in scenes], asked, c.fps)
+    return asked, [world.scene(rng, c, world.aspect(config.height, config.width), (config.frames - 1) / config.fps) for c in asked]
+
+
+def follow(model, pool, prompts, seed, **how):
+    """The shares of videos that show what was asked. how: steps, guidance, eta of sample.generate."""
+    asked, scenes = draw(model.config, pool, prompts, seed)
+    return shares(generate(model, [world.describe(s) for s in scenes], seed=seed, **how), asked, model.config.fps)
 
 
 def score(model, prompts=256, seed=10_000, **how):
     """Seen and held-out prompts, the reader's ceiling and the VAE → the report that main prints."""
-    report = {}
-    report["seen"], report["ceiling"] = ask(model, world.SEEN, prompts, seed, **how)
-    report["held_out"], _ = ask(model, world.HELD_OUT, prompts, seed + 1_000, **how)
-    report["vae_psnr"] = {str(frames): vae_psnr(model, frames) for frames in (1, 5, 17, 33)}
-    return report | {"train_seconds": model.seconds, "prompts": prompts}
+    c = model.config
+    asked, scenes = draw(c, world.SEEN, prompts, seed)
+    return {"seen": follow(model, world.SEEN, prompts, seed, **how),
+            "held_out": follow(model, world.HELD_OUT, prompts, seed + 1_000, **how),
+            "ceiling": shares([world.render(s, c.frames, c.height, c.width, c.fps) for s in scenes], asked, c.fps),
+            "vae_psnr": {str(frames): vae_psnr(model, frames) for frames in (1, 5, 17, 33)},
+            "train_seconds": model.seconds, "prompts": prompts}
 
 
 @torch.no_grad()
-def vae_psnr(model, frames, clips=64):
-    """Decibels of the VAE's reconstructions of `clips` new clips of one length."""
+def vae_psnr(model, frames):
+    """Decibels of the VAE's reconstructions of 64 new clips of one length."""
     c, rng, errors = model.config, np.random.default_rng(frames), []
-    for _ in range(clips // 16):
-        scenes = [world.scene(rng, calm=(frames - 1) / c.fps) for _ in range(16)]
+    for _ in range(4):
+        scenes = [world.scene(rng, aspect=world.aspect(c.height, c.width), calm=(frames - 1) / c.fps) for _ in range(16)]
         video = to_float(np.stack([world.render(s, frames, c.height, c.width, c.fps) for s in scenes])).to(model.scale.device)
         errors.append(F.mse_loss(model.vae.decode(model.vae.encode(video)[0]), video))
     return psnr(torch.stack(errors).mean())

@@ -1,9 +1,9 @@
 """Spacetime patches: a video of any length, height and width becomes a sequence of tokens, each with a value and a place.
 
 `patchify` cuts the (latent) video into bricks and lays each brick's numbers in a row; `unpatchify` is its exact inverse. With
-a linear layer behind it, patchify is a Conv3d whose stride is its kernel. A token's place is (time, row, column). Places reach
-the transformer only as rotations of queries and keys (`rope`): attention between two tokens then depends on the difference of
-their places, so nothing knows the size of the grid, and other lengths, sizes and aspect ratios need no other code.
+a linear layer behind it, patchify is a Conv3d whose stride is its kernel. A token's place is (time, row, column); it turns the
+token's queries and keys (`rope`), so that attention between two tokens depends on the difference of their places. Nothing
+knows the size of the grid: other lengths, sizes and aspect ratios need no other code.
 
 ViT (Dosovitskiy et al. 2021), ViViT's tubelets (Arnab et al. 2021), NaViT for any size (Dehghani et al. 2023); rotary position
 embedding: RoFormer (Su et al. 2021, eq. 34), here over three axes.
@@ -38,7 +38,7 @@ def unpatchify(tokens, grid, patch):
 
 def places(grid, device=None):
     """grid (t, h, w) → (N, 3) floats: time, row and column of every token, in patchify's order."""
-    return torch.cartesian_prod(*(torch.arange(n, device=device, dtype=torch.float32) for n in grid)).view(-1, 3)
+    return torch.cartesian_prod(*(torch.arange(n, device=device, dtype=torch.float32) for n in grid))
 
 
 def rope(places, head):

@@ -1,10 +1,10 @@
-"""From words to a moving picture: everything the announcement does with a trained model.
+"""From words to a moving picture, with a trained model.
 
     python sample.py --prompt "a red circle moving left slowly" --out circle.gif
 
 `load` reads a checkpoint, `generate` turns prompts into videos: noise of the clip's size, denoised by diffusion.sample, decoded
 by the VAE. A prompt's video depends on the seed and on nothing else, not on the prompts beside it. `write` saves it in the
-format of the file's ending, with prompt, seed and the checkpoint's hash in its metadata.
+format of the file's ending; the command puts prompt, seed and the checkpoint's hash into its metadata.
 
 Letters: B prompts  T H W frames, height, width  Z latent channels  t h w latent frames, rows, columns
 """
@@ -46,7 +46,8 @@ def read_checkpoint(path):
         with warnings.catch_warnings(action="ignore"):
             saved = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise BadInput(f"checkpoint {path}: cannot be read ({str(error).splitlines()[0][:120]}); train.py writes out/NAME/model.pt")
+        why = (str(error) or "it is empty").splitlines()[0][:120]
+        raise BadInput(f"checkpoint {path}: cannot be read ({why}); train.py writes out/NAME/model.pt")
     if not isinstance(saved, dict) or not {"config", "words", "scale", "vae", "ema"} <= saved.keys():
         raise BadInput(f"checkpoint {path}: not one of train.py, which writes out/NAME/model.pt")
     return saved, hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
@@ -77,7 +78,7 @@ def generate(model, prompts, frames=None, height=None, width=None, steps=None, g
     shape = c.latent_channels, (frames - 1) // 4 + 1, height // c.vae_space, width // c.vae_space
     place, videos = model.scale.device, []
     words = text.encode(prompts, model.words, c.words).to(place)
-    for first in range(0, len(prompts), 32):  # memory stays that of 32 clips
+    for first in range(0, len(prompts), 32):  # memory stays that of 32 clips (64 with guidance)
         part = words[first : first + 32]
         generators = [torch.Generator().manual_seed(seed + first + i) for i in range(len(part))]
         noise = lambda: torch.stack([torch.randn(shape, generator=g) for g in generators]).to(place)
@@ -156,7 +157,7 @@ def main():
     frames = args.frames or c.frames
     check_size(c, frames, height, width)
     check_path(args.out, height * args.zoom, width * args.zoom)
-    text.encode(args.prompt, model.words, c.words, warn=True)
+    text.encode(args.prompt, model.words, c.words, warn=True)  # only to warn
     videos = generate(model, args.prompt, frames, height, width, args.steps, args.guidance, float(args.sampler == "ddpm"), args.seed, progress=True)
     for i, (prompt, video) in enumerate(zip(args.prompt, videos)):
         path = Path(args.out) if len(videos) == 1 else Path(args.out).with_stem(f"{Path(args.out).stem}-{i}")

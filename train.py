@@ -35,6 +35,9 @@ from dit import DiT
 from vae import VAE, psnr
 
 
+PRESET = str(Path(__file__).parent / "configs/tiny.toml")
+
+
 class Muon(torch.optim.Optimizer):
     """Momentum, then orthogonalise. A kernel (out, in, ...) counts as a matrix (out, in ...); matrices of one shape go together."""
 
@@ -46,14 +49,16 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             shapes = {}
             for p in group["params"]:
-                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                if not self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+                buffer = self.state[p]["momentum"]
                 buffer.lerp_(p.grad, 1 - group["momentum"])
                 shapes.setdefault(p.shape, []).append((p, p.grad.lerp(buffer, group["momentum"]).flatten(1)))  # Nesterov's look ahead
             for pairs in shapes.values():
                 update = orthogonalise(torch.stack([u for _, u in pairs]))
                 rows, columns = update.shape[1:]
                 for (p, _), u in zip(pairs, update):
-                    p.add_(u.view_as(p), alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
+                    p.add_(u.view_as(p), alpha=-group["lr"] * max(1, rows / columns) ** 0.5)  # so that outputs move alike in tall and wide layers
 
 
 def orthogonalise(X):
@@ -113,7 +118,7 @@ class Trainer:
         words[torch.rand(B) < c.null_share] = 0
         level = diffusion.draw_levels(B, x_0.shape[2], c).to(self.place)
         each = diffusion.loss(self.dit, x_0, words.to(self.place), level, torch.randn_like(x_0), self.schedule, c.target)
-        return each.mean(), "", (level[:, -1], each.detach())
+        return each.mean(), "", (level[:, -1], each.detach())  # the last frame is never given, so its level is the clip's
 
     @torch.no_grad()
     def update_ema(self, step):
@@ -132,7 +137,7 @@ def fit(trainer, stage, folder):
     c, network = trainer.config, getattr(trainer, stage)
     total, loss_of, pair = getattr(c, f"{stage}_steps"), getattr(trainer, f"{stage}_loss"), trainer.optimisers[stage]
     source = data.source(c, c.vae_batch, lengths=True) if stage == "vae" else data.source(c, c.dit_batch)
-    full_rates = c.vae_lr if stage == "vae" else c.dit_lr, c.lr
+    full_rates = getattr(c, f"{stage}_lr"), c.lr
     curve, bins = Curve(folder / f"{stage}-loss.csv", trainer.steps[stage]), torch.zeros(2, 10)
     batches = data.stream(source, trainer.steps[stage], c.workers)
     bar = tqdm(range(trainer.steps[stage], total), stage, total, initial=trainer.steps[stage], unit="step", mininterval=0.5)
@@ -143,11 +148,11 @@ def fit(trainer, stage, folder):
         torch.manual_seed(c.seed * 1_000_003 + step)
         video = data.to_float(video.to(trainer.place))
         loss, note, by_level = loss_of(video, captions)
-        if not torch.isfinite(loss):
-            raise BadInput(f"{stage} step {step}: the loss is {loss.item()}; most often a learning rate is too high: "
-                           f"{stage}_lr = {full_rates[0]}, lr = {c.lr}. The last checkpoint in {folder} is intact")
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), c.clip)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), c.clip)
+        if not torch.isfinite(loss + norm):
+            raise BadInput(f"{stage} step {step}: the loss is {loss.item()}, its gradient's norm {norm.item()}; most often a learning rate "
+                           f"is too high: {stage}_lr = {full_rates[0]}, lr = {c.lr}. Nothing was saved since the last checkpoint")
         rate = min((step + 1) / max(1, c.warmup), (total - step) / max(1e-9, c.decay * total), 1.0)
         for optimiser, full in zip(pair, full_rates):
             optimiser.param_groups[0]["lr"] = full * rate
@@ -165,7 +170,7 @@ def fit(trainer, stage, folder):
             save(folder / "model.pt", trainer.state())
             picture(trainer, stage, video, captions, folder / f"{stage}-{step + 1:06d}.png")
             if stage == "dit":
-                means = ", ".join(f"{total / n:.3f}" if n else "-" for total, n in bins.T.tolist())
+                means = ", ".join(f"{error / n:.3f}" if n else "-" for error, n in bins.T.tolist())
                 tqdm.write(f"loss by noise level, 0 to 1 in tenths: {means}")
                 bins.zero_()
             saved = time.time()
@@ -175,7 +180,7 @@ class Curve:
     """A loss curve on disk, one row a step. A resumed run drops the rows after its checkpoint and goes on."""
 
     def __init__(self, path, step):
-        rows = list(csv.reader(open(path)))[1 : step + 1] if step and path.exists() else []
+        rows = [row for row in list(csv.reader(open(path)))[1:] if int(row[0]) < step] if path.exists() else []
         self.file = open(path, "w", buffering=1)
         csv.writer(self.file).writerows([["step", "loss"], *rows])
 
@@ -221,11 +226,11 @@ def main():
     parser.add_argument("--out", metavar="FOLDER", help="where checkpoint, curves and pictures go (default: out/NAME)")
     parser.add_argument("--resume", metavar="CHECKPOINT", help="go on from there; every knob comes from the checkpoint")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
-    add_flags(parser, default_preset=str(Path(__file__).parent / "configs/tiny.toml"))
+    add_flags(parser, default_preset=PRESET)
     args = parser.parse_args()
     place = device(args.device)
     if args.resume:
-        given = [f"--{name.replace('_', '-')}" for name in vars(args) if name in Config.__dataclass_fields__]
+        given = [f"--{name.replace('_', '-')}" for name in vars(args) if name in Config.__dataclass_fields__ or name == "config" and args.config != PRESET]
         if given:
             raise BadInput(f"--resume takes every knob from the checkpoint; leave out {' '.join(given)}")
         saved, _ = sample.read_checkpoint(args.resume)
@@ -240,14 +245,15 @@ def main():
     else:
         config = from_flags(args)
         source = data.source(config, 1)
-        source[0]  # a folder without a usable clip is refused here, before anything is written
+        _, captions = source[0]  # no usable clip, or captions that are too long: refused here, before anything is written
+        text.encode(captions, [], config.words)
         trainer = Trainer(config, source.words(), place)
     folder = Path(args.out or (Path(args.resume).parent if args.resume else Path("out") / config.name))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"--out {folder}: cannot be made a folder ({error.strerror})")
-    if not args.resume and (folder / "model.pt").exists():
+    if (folder / "model.pt").exists() and not (args.resume and (folder / "model.pt").samefile(args.resume)):
         os.replace(folder / "model.pt", folder / "model.before.pt")
         print(f"the last run's model is now {folder / 'model.before.pt'}")
     train(trainer, folder)

@@ -63,7 +63,7 @@ class Double(nn.Module):
     def forward(self, x):
         B, C, T, H, W = x.shape
         x = self.time(x).reshape(B, 2, C, T, H, W).permute(0, 2, 3, 1, 4, 5)  # (B, C, T, 2, H, W)
-        return x.flatten(2, 3)[:, :, 1:]                                       # (B, C, 2T - 1, H, W)
+        return x.flatten(2, 3)[:, :, 1:]                                       # (B, C, 2T - 1, H, W): without the first frame's first copy
 
 
 class VAE(nn.Module):
@@ -78,8 +78,8 @@ class VAE(nn.Module):
     def init(self):
         for block in self.modules():
             if isinstance(block, Block):
-                nn.init.zeros_(block.time.weight)  # every block starts as the identity
-        mean, log_variance = self.encoder[-1].bias.data.chunk(2)
+                nn.init.zeros_(block.time.weight)  # every block starts as x + a constant
+        _, log_variance = self.encoder[-1].bias.data.chunk(2)
         log_variance.fill_(-5.0)                   # start with little noise in the latent: first learn to copy, then to be smooth
 
     def encode(self, video):

@@ -60,6 +60,11 @@ def scene(rng, combination=None, aspect=(1.0, 1.0), calm=4 / 3):
     return Scene([Thing(shape, colour, size, tuple(start), direction, speed)])
 
 
+def aspect(height, width):
+    """A frame's (height, width) in short sides."""
+    return height / min(height, width), width / min(height, width)
+
+
 def simulate(scene, times, aspect=(1.0, 1.0)):
     """Where every thing's centre is. Straight lines; the edge reflects, so position folds like a triangle wave.
 
@@ -68,6 +73,7 @@ def simulate(scene, times, aspect=(1.0, 1.0)):
     for i, thing in enumerate(scene.things):
         for axis, length in enumerate((aspect[1], aspect[0])):
             free = length - 2 * thing.size
+            # run: how far from its first wall it would be if there were no walls; % and abs fold that back into the frame
             run = thing.start[axis] - thing.size + DIRECTIONS[thing.direction][axis] * SPEEDS[thing.speed] * np.asarray(times)
             path[i, :, axis] = thing.size + free - np.abs(run % (2 * free) - free)
     return path
@@ -76,7 +82,7 @@ def simulate(scene, times, aspect=(1.0, 1.0)):
 def coverage(shape, size, centre, height, width):
     """How much of each pixel a shape covers, edges anti-aliased over one pixel.
 
-    size and centre (T, 2) in short sides → (T, H, W) float32 in [0, 1]. Every shape just fits its box of ± size, so all bounce alike."""
+    size, and centres (T, 2), in short sides → (T, H, W) float32 in [0, 1]. Every shape just fits its box of ± size, so all bounce alike."""
     unit = min(height, width)
     x = ((np.arange(width) + 0.5) - centre[:, :1] * unit).astype(np.float32)[:, None, :]
     y = ((np.arange(height) + 0.5) - centre[:, 1:] * unit).astype(np.float32)[:, :, None]
@@ -85,16 +91,15 @@ def coverage(shape, size, centre, height, width):
         outside = np.sqrt(x * x + y * y) - r  # pixels from the outline, negative inside
     elif shape == "square":
         outside = np.maximum(abs(x), abs(y)) - r
-    else:  # triangle: base 2r at the bottom, apex at the top
+    else:  # triangle: base 2r at the bottom, apex at the top; its right side is 2x - y - r = 0, over sqrt 5 for pixels
         outside = np.maximum((2 * abs(x) - y - r) / np.float32(5**0.5), y - r)
     return np.clip(0.5 - outside, 0, 1)
 
 
-def render(scene, frames=17, height=32, width=32, fps=12.0, first=0.0):
-    """Draws a scene, starting `first` seconds into it → (T, H, W, 3) uint8."""
-    aspect = (height / min(height, width), width / min(height, width))
+def render(scene, frames=17, height=32, width=32, fps=12.0):
+    """Draws a scene → (T, H, W, 3) uint8."""
     video = np.broadcast_to(np.float32(scene.ground), (frames, height, width, 3))
-    for thing, path in zip(scene.things, simulate(scene, first + np.arange(frames) / fps, aspect)):
+    for thing, path in zip(scene.things, simulate(scene, np.arange(frames) / fps, aspect(height, width))):
         cover = coverage(thing.shape, thing.size, path, height, width)[..., None]
         video = video + cover * (np.float32(COLOURS[thing.colour]) - video)
     return (video + 0.5).astype(np.uint8)
@@ -106,7 +111,7 @@ def describe(scene):
 
 
 def words():
-    """Every word that `describe` can say, sorted."""
+    """Every word that `describe` can say, sorted. "and" waits for scenes of several things."""
     return sorted({"a", "and", "moving", *SHAPES, *COLOURS, *DIRECTIONS, *SPEEDS})
 
 

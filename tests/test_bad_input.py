@@ -38,6 +38,10 @@ TRAIN = [  # train.py's words, a part of the answer
     (["--resume", "good.pt", "--lr", "1"], "--resume takes every knob from the checkpoint; leave out --lr"),
     (["--resume", "slim.pt"], "--resume slim.pt: holds no optimiser states"),
     (["--resume", "misfit.pt"], "--resume misfit.pt: does not fit its own config"),
+    (["--resume", "good.pt", "--config", "typo.toml"], "leave out --config"),
+    (["--words", "5"], "has 6 words; this model reads up to 5"),
+    (["--score-prompts", "0"], "score_prompts = 0: expected a number above 0"),
+    (["--name", ".."], "name = '..'"),
     (["surplus"], "unrecognized arguments: surplus"),
 ]
 SAMPLE = [
@@ -45,6 +49,7 @@ SAMPLE = [
     ([*PROMPT, "--checkpoint", "missing.pt"], "checkpoint missing.pt: cannot be read"),
     ([*PROMPT, "--checkpoint", "."], "checkpoint .: cannot be read"),
     ([*PROMPT, "--checkpoint", "truncated.pt"], "checkpoint truncated.pt: cannot be read"),
+    ([*PROMPT, "--checkpoint", "empty.pt"], "checkpoint empty.pt: cannot be read"),
     ([*PROMPT, "--checkpoint", "bytes"], "checkpoint bytes: cannot be read"),
     ([*PROMPT, "--checkpoint", "code.pt"], "checkpoint code.pt: cannot be read"),
     ([*PROMPT, "--checkpoint", "foreign.pt"], "checkpoint foreign.pt: not one of train.py"),
@@ -96,6 +101,7 @@ def place(tmp_path, checkpoint):
     for name, content in (("syntax", "frames = = 3"), ("typo", "frmaes = 17"), ("type", 'dit_lr = "fast"'), ("table", "frames = [17]")):
         (tmp_path / f"{name}.toml").write_text(content)
     (tmp_path / "a-file").write_text("kept")
+    (tmp_path / "empty.pt").touch()
     for name in ("folder.gif", "clips", "broken"):
         (tmp_path / name).mkdir()
     (tmp_path / "clips/long.mp4").write_bytes(b"")

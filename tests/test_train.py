@@ -92,7 +92,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_keeps_the_che
     trainer = start(replace(config, dit_steps=6, save_minutes=0.0), tmp_path / "run")
     good = train.Trainer.dit_loss
     monkeypatch.setattr(train.Trainer, "dit_loss", lambda self, v, c: good(self, v * (float("nan") if self.steps["dit"] == 4 else 1), c))
-    with pytest.raises(BadInput, match="dit step 4: the loss is nan; most often a learning rate"):
+    with pytest.raises(BadInput, match="dit step 4: the loss is nan, its gradient's norm nan; most often a learning rate"):
         train.train(trainer, tmp_path / "run")
     assert sample.read_checkpoint(tmp_path / "run/model.pt")[0]["steps"] == {"vae": 3, "dit": 4}
 
