@@ -46,4 +46,5 @@ def command(monkeypatch, capfd, tmp_path):
     return call
 
 
+train.device("cpu")  # sets the matrix arithmetic, as every command does
 torch.set_num_threads(1)  # tensors this small gain nothing from a second thread, and lose much when another job runs
