@@ -61,7 +61,7 @@ def speed():
 
 def schedules(model, steps, batch, prompts):
     """Trains the DiT once per schedule and target on the checkpoint's VAE; prints README's table."""
-    print(f"right in all four attributes: {prompts} seen prompts, DDIM, {model.config.sample_steps} steps; trained for {steps} steps of {batch} clips\n")
+    print(f"right {' / '.join(evaluate.ATTRIBUTES)}: {prompts} seen prompts, DDIM, {model.config.sample_steps} steps; trained for {steps} steps of {batch} clips\n")
     print("| | velocity | v | eps |\n|---|---|---|---|")
     for kind in ("flow", "cosine", "linear"):
         row = []
@@ -73,8 +73,9 @@ def schedules(model, steps, batch, prompts):
             folder = Path("out/bench") / f"{kind}-{target}"
             folder.mkdir(parents=True, exist_ok=True)
             train.fit(trainer, "dit", folder)
-            row.append(evaluate.follow(trainer.model(), world.SEEN, prompts, seed=10_000)["all"])
-        print(f"| {kind} | " + " | ".join(f"{share:.0%}" for share in row) + " |", flush=True)
+            found = evaluate.follow(trainer.model(), world.SEEN, prompts, seed=10_000)
+            row.append(" / ".join(f"{found[a]:.0%}" for a in evaluate.ATTRIBUTES))
+        print(f"| {kind} | " + " | ".join(row) + " |", flush=True)
 
 
 def main():

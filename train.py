@@ -14,6 +14,7 @@ Letters: B clips  T H W frames, height, width  Z latent channels  t h w latent f
 import copy
 import csv
 import os
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -171,7 +172,7 @@ def fit(trainer, stage, folder):
             picture(trainer, stage, video, captions, folder / f"{stage}-{step + 1:06d}.png")
             if stage == "dit":
                 means = ", ".join(f"{error / n:.3f}" if n else "-" for error, n in bins.T.tolist())
-                tqdm.write(f"loss by noise level, 0 to 1 in tenths: {means}")
+                tqdm.write(f"loss by noise level, 0 to 1 in tenths: {means}", file=sys.stderr)
                 bins.zero_()
             saved = time.time()
 

@@ -78,7 +78,7 @@ def test_the_sampled_model_is_the_average_of_the_weights(config, tmp_path, monke
     train.train(trainer, tmp_path / "run")
     saved = sample.load(tmp_path / "run/model.pt").dit.final.weight
     torch.testing.assert_close(saved, expected)
-    assert not torch.equal(saved, trainer.dit.final.weight)
+    assert not torch.equal(saved, trainer.dit.final.weight) and trainer.model().dit is trainer.ema
 
 
 def test_latents_have_variance_1_after_the_measured_scale(config, tmp_path):
