@@ -116,7 +116,7 @@ class DiT(nn.Module):
 
 def attention_for(tokens):
     """Which kernel scaled_dot_product_attention uses: on a CPU, plain matrix products beat the fused kernel up to some 256 tokens
-    (88 tokens forward and backward: 4x faster; 352 tokens: 1.3x slower; `python bench.py`)."""
+    (88 tokens, forward and backward: 4x faster; 352 tokens: 1.2x slower; `python bench.py speed`)."""
     short = tokens.device.type == "cpu" and tokens.shape[1] <= 256
     return sdpa_kernel(SDPBackend.MATH) if short else contextlib.nullcontext()
 
