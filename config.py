@@ -28,9 +28,13 @@ class Config:
     seed: int = 0  # the same seed on the same CPU gives the same run, bit for bit
     # data
     data: str = "world"  # "world", or a folder of clip.mp4 + clip.txt
-    frames: int = 17  # frames per training clip, 1 + 4k
+    frames: int = 17  # frames of a clip where nothing else is asked, 1 + 4k; the most that sample.py puts into one sequence
     height: int = 32  # pixels
     width: int = 32  # pixels
+    lengths: str = ""  # frames of the training clips, for example "9 17"; empty: `frames`
+    sizes: str = ""  # their heights and widths in pixels, for example "32x32 32x56"; empty: `height` x `width`
+    image_share: float = 0.0  # share of training clips that are images, videos of one frame
+    late_share: float = 0.0  # share of the toy world's clips that begin anywhere in a motion, so that no caption could name its direction
     fps: float = 12.0  # frames per second
     workers: int = 0  # data-loading processes; 0 draws the batches in the training process
     # vae.py
@@ -39,7 +43,7 @@ class Config:
     latent_channels: int = 8  # Z
     vae_kl: float = 1e-6  # weight of the KL term, per latent number
     vae_steps: int = 900  # training steps
-    vae_batch: int = 4  # clips of `frames` frames per step; shorter clips come in larger batches, to as many frames
+    vae_batch: int = 4  # clips of frames x height x width per step; others come in batches of about as many pixels
     vae_lr: float = 0.02  # Muon's, for the kernels
     # dit.py
     dit_width: int = 192  # D
@@ -52,23 +56,23 @@ class Config:
     target: Literal["velocity", "v", "eps"] = "velocity"  # what the network predicts
     level_shift: float = 1.0  # training levels are sigmoid(normal + this): more of them near pure noise
     null_share: float = 0.1  # share of training clips whose prompt is emptied, for guidance
-    given_share: float = 0.1  # share of training clips whose first latent frame is given, at level 0
+    given_share: float = 0.1  # share of training clips some frames of which are given, at level 0 (diffusion.draw_levels)
     guidance: float = 2.5  # 0 ignores the prompt, 1 is the plain model, more pushes towards the prompt
     sample_steps: int = 25  # denoising steps
     # train.py
     dit_steps: int = 700  # training steps
-    dit_batch: int = 32  # clips per step
+    dit_tokens: int = 2816  # tokens per step: the words and patches of as many clips as fit
     dit_lr: float = 0.03  # Muon's, for the blocks' matrices
     lr: float = 4e-3  # AdamW's, for everything that Muon does not train
     warmup: int = 20  # steps from 0 to the full learning rates
-    decay: float = 0.9  # the last share of the steps, over which the learning rates fall to 0
-    clip: float = 1.0  # the gradient's norm is cut to this
+    lr_decay: float = 0.9  # the last share of the steps, over which the learning rates fall to 0
+    grad_clip: float = 1.0  # the gradient's norm is cut to this
     ema: float = 0.98  # how much of the averaged weights is kept per step
     save_minutes: float = 2.0  # between checkpoints with their pictures
     score_prompts: int = 64  # prompts for the table at the end, seen and held out each
 
 
-CAN_BE_ZERO = ("seed", "workers", "vae_kl", "vae_steps", "level_shift", "null_share", "given_share", "guidance", "dit_steps", "warmup", "decay", "ema", "save_minutes")
+CAN_BE_ZERO = ("seed", "workers", "vae_kl", "vae_steps", "level_shift", "null_share", "given_share", "image_share", "late_share", "guidance", "dit_steps", "warmup", "lr_decay", "ema", "save_minutes")
 
 
 def check(config):
@@ -85,14 +89,35 @@ def check(config):
         can_be_zero = field.name in CAN_BE_ZERO
         if kind in (int, float) and not (0 <= value < 2**31 and (value > 0 or can_be_zero)):
             raise BadInput(f"{field.name} = {value}: expected a number {'of 0 or more' if can_be_zero else 'above 0'} and below 2^31")
-        if field.name in ("null_share", "given_share", "decay", "ema") and value > 1:
+        if field.name in ("null_share", "given_share", "image_share", "late_share", "lr_decay", "ema") and value > 1:
             raise BadInput(f"{field.name} = {value}: expected a share between 0 and 1")
-    check_size(config, config.frames, config.height, config.width)
+    lengths, sizes = clip_shapes(config)
+    for frames in (config.frames, *lengths):
+        for size in ((config.height, config.width), *sizes):
+            check_size(config, frames, *size)
+            if tokens(config, frames, *size) > config.dit_tokens:
+                raise BadInput(f"dit_tokens = {config.dit_tokens}: one clip of {frames} frames of {size[0]}x{size[1]} has {tokens(config, frames, *size)}")
     if config.dit_width % config.dit_head or config.dit_head % 16:
         raise BadInput(f"dit_head = {config.dit_head}: expected a multiple of 16 that divides dit_width = {config.dit_width}")
     if not re.fullmatch(r"\w[\w.-]*", config.name):
         raise BadInput(f"name = {config.name!r}: expected letters, digits, '.', '_' or '-', after a first letter, since it names a folder")
     return config
+
+
+def clip_shapes(config):
+    """What training clips are drawn from → (lengths, [9, 17], sizes, [(32, 32), (32, 56)])"""
+    lengths, sizes = config.lengths.split() or [str(config.frames)], config.sizes.split() or [f"{config.height}x{config.width}"]
+    for name, given, form, example in (("lengths", lengths, r"\d+", "9 17"), ("sizes", sizes, r"\d+x\d+", "32x32 32x56")):
+        for word in given:
+            if not re.fullmatch(form, word):
+                raise BadInput(f"{name} = {getattr(config, name)!r}: {word!r} does not fit in; expected for example {example!r}")
+    return [int(n) for n in lengths], [tuple(map(int, size.split("x"))) for size in sizes]
+
+
+def tokens(config, frames, height, width):
+    """How many tokens a clip makes: its words and its patches."""
+    brick = config.vae_space * config.patch
+    return config.words + (1 + (frames - 1) // 4) * (height // brick) * (width // brick)
 
 
 def check_size(config, frames, height, width):

@@ -76,54 +76,74 @@ def step(x_t, x_0, eps, now, then, eta, noise):
 
 
 def draw_levels(B, t, config):
-    """Levels for training → (B, t): one per clip, sigmoid(normal + shift); in some clips the first frame is given, at 0.
+    """Levels for training → (B, t). Every row of the table is something that the sampler can then do:
 
-    The shift is there because a clip has thousands of numbers: even at level 0.9 together they still show where things are, so a
-    sampler settles shape and path above 0.85, where the plain sigmoid(normal) trains little (SD3, sec. 5.3.2)."""
-    level = torch.sigmoid(torch.randn(B, 1) + config.level_shift).repeat(1, t)
-    if t > 1:
-        level[torch.rand(B) < config.given_share, 0] = 0.0
-    return level
+        the whole clip at one level         text to video
+        first frame given (at level 0)      animate a still
+        first frames given                  extend forward
+        last frames given                   extend backward
+        both ends given                     fill in, connect
+        any frames given                    whatever else is asked
+        each frame at its own level         what is given need not be perfect (Diffusion Forcing, Chen et al. 2024)
+
+    The level is sigmoid(normal + shift), because a clip has thousands of numbers: even at level 0.9 together they still show where things
+    are, so a sampler settles shape and path above 0.85, where the plain sigmoid(normal) trains little (SD3, sec. 5.3.2)."""
+    draw = lambda frames: torch.sigmoid(torch.randn(B, frames) + config.level_shift)
+    level, frame = draw(1).repeat(1, t), torch.arange(t)
+    if t == 1:  # an image has nothing to be given
+        return level
+    i = torch.randint(1, t, (B, 1))
+    j = (i + torch.randint(1, t, (B, 1))).clamp(max=t)
+    table = ((0.30, frame < 1), (0.20, frame < i), (0.15, frame >= i), (0.20, (frame < i) | (frame >= j)), (0.05, torch.rand(B, t) < 0.5), (0.10, None))
+    row = torch.multinomial(torch.tensor([share for share, _ in table]), B, replacement=True)[:, None]
+    row[torch.rand(B) > config.given_share] = -1                                    # the whole clip at one level
+    for n, (_, given) in enumerate(table):
+        level = torch.where((row == n) & given, 0.0, level) if given is not None else torch.where(row == n, draw(t), level)
+    return torch.where((level == 0).all(1, keepdim=True), draw(1), level)          # if chance gave everything, nothing is given
 
 
 def loss(network, x_0, words, level, eps, schedule, target):
     """Squared error of the prediction per clip, over what had to be invented (level > 0).
 
-    x_0, eps (B, Z, t, h, w); words (B, L); level (B, t) → (B,). Ho et al. 2020, eq. 14, for any target."""
-    each = level[:, None, :, None, None]                                             # (B, 1, t, 1, 1)
-    alpha, sigma = schedule.alpha(each), schedule.sigma(each)
-    a, b = mixture(target, alpha, sigma)
-    error = (network(schedule.mix(x_0, eps, each), level, words) - (a * eps + b * x_0)) ** 2
-    error, invented = error.mean(dim=(1, 3, 4)), (level > 0).float()                 # (B, t)
-    return (error * invented).sum(1) / invented.sum(1)
+    Lists, an entry per shape: x_0, eps (B, Z, t, h, w); words (B, L); level (B, t) → one tensor (clips,). Ho et al. 2020, eq. 14, for any target."""
+    each = [one[:, None, :, None, None] for one in level]                            # (B, 1, t, 1, 1)
+    outputs = network([schedule.mix(*group) for group in zip(x_0, eps, each)], level, words)
+    losses = []
+    for output, clean, noise, one in zip(outputs, x_0, eps, each):
+        a, b = mixture(target, schedule.alpha(one), schedule.sigma(one))
+        error = ((output - (a * noise + b * clean)) ** 2).mean(dim=(1, 3, 4))        # (B, t)
+        invented = (one > 0).float().flatten(1)
+        losses.append((error * invented).sum(1) / invented.sum(1))
+    return torch.cat(losses)
 
 
 def guide(network, x, level, words, w):
     """Classifier-free guidance on all channels:  null + w (full - null).  w = 0 ignores the prompt, 1 is plain, > 1 pushes."""
-    if w == 1:
-        return network(x, level, words)
-    null, full = network(torch.cat([x, x]), torch.cat([level, level]), torch.cat([torch.zeros_like(words), words])).chunk(2)
+    if w in (0, 1):
+        return network([x], [level], [words if w else torch.zeros_like(words)])[0]
+    null, full = network([x, x], [level, level], [torch.zeros_like(words), words])
     return null + w * (full - null)
 
 
-def levels(steps, schedule, target):
-    """The levels a sampler visits, evenly from 1 to 0, steps + 1 of them.
+def levels(steps, schedule, target, start=1.0):
+    """The levels a sampler visits, evenly from start to 0, steps + 1 of them.
 
     From pure noise (alpha = 0) eps says nothing about x_0, so with that target we start just below (Lin et al. 2024)."""
     blind = target == "eps" and float(schedule.alpha(1.0)) < 1e-4
-    return torch.linspace(0.98 if blind else 1.0, 0.0, steps + 1)
+    return torch.linspace(min(start, 0.98) if blind else start, 0.0, steps + 1)
 
 
 @torch.no_grad()
-def sample(network, words, noise, schedule, target, steps, eta, guidance, known=None, progress=False):
+def sample(network, words, noise, schedule, target, steps, eta, guidance, known=None, start=1.0, progress=False):
     """Noise → latents.
 
     words (B, L) ids; noise: a function that returns fresh (B, Z, t, h, w) noise each time it is called; eta 0 DDIM ... 1 DDPM
-    known: None, or (latents (B, Z, t, h, w), given (B, t) bool): frames that are given stay as they are, at level 0."""
+    known: None, or (latents (B, Z, t, h, w), given (B, t) bool): frames that are given stay as they are, at level 0
+    start: the level at which the rest begins, with the latents' mix; below 1 that edits them (SDEdit, Meng et al. 2022)."""
     x = noise()
-    latents, given = known or (x, torch.zeros(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device))
-    keep = given[:, None, :, None, None]                                             # (B, 1, t, 1, 1)
-    x, visited = torch.where(keep, latents, x), levels(steps, schedule, target).tolist()
+    latents, given = known or (torch.zeros_like(x), torch.zeros(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device))
+    keep, visited = given[:, None, :, None, None], levels(steps, schedule, target, start).tolist()  # keep (B, 1, t, 1, 1)
+    x = torch.where(keep, latents, schedule.mix(latents, x, start) if start < 1 else x)
     for t, s in tqdm(list(zip(visited, visited[1:])), desc="sampling", disable=not progress):
         output = guide(network, x, torch.where(given, 0.0, t), words, guidance)
         now, then = (schedule.alpha(t), schedule.sigma(t)), (schedule.alpha(s), schedule.sigma(s))
@@ -152,7 +172,7 @@ if __name__ == "__main__":
         schedule = Schedule(kind)
         for eta in (0.0, 1.0):
             def perfect(x, level, words):
-                a, b = schedule.alpha(level[:, None, :, None, None]), schedule.sigma(level[:, None, :, None, None])
-                return a * (x - a * 0.7) / b - b * 0.7  # v
+                a, b = schedule.alpha(level[0].item()), schedule.sigma(level[0].item())
+                return [a * (x[0] - a * 0.7) / b - b * 0.7]  # v
             x = sample(perfect, torch.zeros(1, 1), lambda: torch.randn(1, 1, 1, 1, 1), schedule, "v", 10, eta, 1.0)
             print(f"{kind:>7}, eta = {eta:.0f}: noise -> {x.item():.4f}")

@@ -86,7 +86,7 @@ def draw(config, pool, prompts, seed):
     """`prompts` of the pool's combinations, each as often as the others, and a scene for each. 256 held-out prompts are 14 sentences with 256 noises."""
     rng = np.random.default_rng(seed)
     asked = [pool[i] for i in np.resize(rng.permutation(len(pool)), prompts)]
-    return asked, [world.scene(rng, c, world.aspect(config.height, config.width), (config.frames - 1) / config.fps) for c in asked]
+    return asked, [world.scene(rng, c, world.aspect(config.height, config.width)) for c in asked]
 
 
 def follow(model, pool, prompts, seed, **how):
@@ -111,7 +111,7 @@ def vae_psnr(model, frames):
     """Decibels of the VAE's reconstructions of 64 new clips of one length."""
     c, rng, errors = model.config, np.random.default_rng(frames), []
     for _ in range(4):
-        scenes = [world.scene(rng, aspect=world.aspect(c.height, c.width), calm=(frames - 1) / c.fps) for _ in range(16)]
+        scenes = [world.scene(rng, aspect=world.aspect(c.height, c.width)) for _ in range(16)]
         video = to_float(np.stack([world.render(s, frames, c.height, c.width, c.fps) for s in scenes])).to(model.scale.device)
         errors.append(F.mse_loss(model.vae.decode(model.vae.encode(video)[0]), video))
     return psnr(torch.stack(errors).mean())

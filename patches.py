@@ -5,13 +5,19 @@ a linear layer behind it, patchify is a Conv3d whose stride is its kernel. A tok
 token's queries and keys (`rope`), so that attention between two tokens depends on the difference of their places. Nothing
 knows the size of the grid: other lengths, sizes and aspect ratios need no other code.
 
+Clips of different lengths and sizes, images among them, are laid end to end in one sequence (`pack`), so that a batch is a number
+of tokens, and none of them is padding. All that a transformer does to single tokens runs over the whole sequence; `attention`
+alone looks at each clip by itself.
+
 ViT (Dosovitskiy et al. 2021), ViViT's tubelets (Arnab et al. 2021), NaViT for any size (Dehghani et al. 2023); rotary position
-embedding: RoFormer (Su et al. 2021, eq. 34), here over three axes.
+embedding: RoFormer (Su et al. 2021, eq. 34), here over three axes. Packing: Patch n' Pack in NaViT, sec. 2; there with a mask over
+the whole sequence, here clips of one shape stand together and attend as a batch, which multiplies nothing that a mask would hide.
 
 Letters: B clips  C channels  T H W the video's frames, rows, columns  t h w the same, counted in patches  pt ph pw a patch's size
-         N = t h w tokens  P = pt ph pw C numbers in a patch
+         N = t h w tokens  P = pt ph pw C numbers in a patch  D model width  M tokens in a packed sequence
 """
 import torch
+import torch.nn.functional as F
 
 from config import BadInput
 
@@ -36,27 +42,53 @@ def unpatchify(tokens, grid, patch):
     return x.flatten(6).flatten(4, 5).flatten(2, 3)                 # (B, C, T, H, W)
 
 
-def places(grid, device=None):
+def places(grid):
     """grid (t, h, w) → (N, 3) floats: time, row and column of every token, in patchify's order."""
-    return torch.cartesian_prod(*(torch.arange(n, device=device, dtype=torch.float32) for n in grid))
+    return torch.cartesian_prod(*(torch.arange(n, dtype=torch.float32) for n in grid))
 
 
 def rope(places, head):
-    """places (N, 3) → cos, sin, each (N, head / 2): the angles by which a token's queries and keys are turned.
+    """places (..., 3) → cos, sin, each (..., head / 2): the angles by which a token's queries and keys are turned.
 
     A quarter of a head's numbers turns with the time, a quarter with the row, a quarter with the column, at frequencies from
     1 down to 1/100 radians a step, and a quarter stays as it is, free to look for *what* wherever it is."""
     n = head // 8
     frequency = 100.0 ** -torch.linspace(0, 1, n, device=places.device)
-    angle = (places[:, :, None] * frequency).flatten(1)             # (N, 3 n)
-    angle = torch.cat([angle, angle.new_zeros(len(angle), head // 2 - 3 * n)], 1)  # (N, head / 2)
+    angle = (places[..., None] * frequency).flatten(-2)             # (..., 3 n)
+    angle = F.pad(angle, (0, head // 2 - 3 * n))                    # (..., head / 2)
     return angle.cos(), angle.sin()
 
 
 def rotate(x, cos, sin):
-    """Turns each pair (x[i], x[i + head/2]) by its angle. x (..., N, head); cos, sin (N, head / 2)."""
+    """Turns each pair (x[i], x[i + head/2]) by its angle. x (..., head); cos, sin (..., head / 2)."""
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+def pack(groups):
+    """A list of batches (B, N, D), each of its own B and N → one sequence (M, D)."""
+    return torch.cat([group.flatten(0, 1) for group in groups])
+
+
+def unpack(sequence, shapes):
+    """The inverse. sequence (M, ...), shapes [(B, N), ...] → a list of (B, N, ...)."""
+    return [part.unflatten(0, shape) for part, shape in zip(sequence.split([B * N for B, N in shapes]), shapes)]
+
+
+def attention(q, k, v, shapes):
+    """softmax(q k^T / sqrt(head)) v inside every clip, never across. q, k, v (M, heads, head), shapes [(B, N), ...] → (M, heads, head).
+
+    The one place that chooses a kernel: on a CPU plain matrix products beat the fused kernel up to some 256 tokens a clip
+    (88 tokens, forward and backward: 4x; `python bench.py speed`)."""
+    mixed = []
+    for q, k, v in zip(*(unpack(x, shapes) for x in (q, k, v))):
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))                        # (B, heads, N, head)
+        if q.device.type == "cpu" and q.shape[2] <= 256:
+            x = (q @ k.mT * q.shape[3] ** -0.5).softmax(-1) @ v
+        else:
+            x = F.scaled_dot_product_attention(q, k, v)
+        mixed.append(x.transpose(1, 2).flatten(0, 1))                           # (B N, heads, head)
+    return torch.cat(mixed)
 
 
 if __name__ == "__main__":

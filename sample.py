@@ -1,11 +1,19 @@
-"""From words to a moving picture, with a trained model.
+"""Everything that the announcement does with a trained model. What is given stays, what is not is invented:
 
-    python sample.py --prompt "a red circle moving left slowly" --out circle.gif
+    python sample.py --prompt "a red circle moving left slowly"        text to video; --frames 1 for an image, --seconds 60 for a minute
+    python sample.py --image still.png                                 animate it
+    python sample.py --video clip.mp4 --extend forward 1               a second more; backward: a second before
+    python sample.py --video clip.mp4 --fill 9-16                      invent these frames
+    python sample.py --connect a.mp4 b.mp4 0.7                         seconds in between
+    python sample.py --edit clip.mp4 --strength 0.9 --prompt "a blue circle moving left slowly"
 
-`load` reads a checkpoint, `generate` turns prompts into videos: noise of the clip's size, denoised by diffusion.sample, decoded
-by the VAE. A prompt's video depends on the seed and on nothing else, not on the prompts beside it. `write` saves it in the
-format of the file's ending; the command puts prompt, seed and the checkpoint's hash into its metadata.
+They are one function. `complete` takes a video of which some frames are known, encodes what is known, denoises the rest beside it
+at level 0 (diffusion.sample) and decodes. Text to video is a video of which nothing is known, a still to animate is known frame 0,
+an edit begins at a level below 1. `extend` calls it again and again where one sequence is too short, `fill` finds the sequence around a gap.
 
+`write` saves a video in the format of the file's ending; the command puts prompt, seed and the checkpoint's hash into its metadata.
+
+SDEdit (edits by starting in between): Meng et al. 2022. Long videos by overlapping windows: Video Diffusion Models, Ho et al. 2022, sec. 3.1.
 Letters: B prompts  T H W frames, height, width  Z latent channels  t h w latent frames, rows, columns
 """
 import hashlib
@@ -18,15 +26,18 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import torch
+from tqdm import tqdm
 
 import diffusion
 import text
 from config import BadInput, Config, Flags, at_least, check_size, device, from_dict, run
-from data import to_uint8
+from data import open_clip, to_float, to_uint8
 from dit import DiT
 from vae import VAE
 
 ENDINGS = (".mp4", ".gif", ".webp", ".png")
+SHIPPED = Path(__file__).parent / "assets/small.pt"
+OVERLAP = 4  # latent frames that a window takes over from the one before it: 13 frames
 
 
 @dataclass
@@ -68,25 +79,82 @@ def load(checkpoint, place="cpu"):
     return model
 
 
-def generate(model, prompts, frames=None, height=None, width=None, steps=None, guidance=None, eta=0.0, seed=0, progress=False):
-    """prompts, a list of B strings → (B, T, H, W, 3) uint8. None takes the config's value; eta: 0 is DDIM, 1 is DDPM.
+@torch.no_grad()
+def complete(model, prompts, video, known, strength=None, steps=None, guidance=None, eta=0.0, seed=0, progress=False):
+    """B prompts, a partly known video (B, T, H, W, 3) uint8 and which of its T frames are known, a bool array → the whole video, as one sequence.
 
-    Prompt i starts from the noise of seed + i. Raises BadInput for a size that cannot be cut into patches."""
+    A latent frame (frame 0; frames 1 to 4; 5 to 8 ...) is given where all its frames are known: these come back as they were.
+    strength, a level, edits: every frame has to be known, none is kept, and the noise begins at that level. eta: 0 is DDIM, 1 is DDPM.
+    Clip i starts from the noise of seed + i, whatever stands beside it. Raises BadInput for a size that cannot be cut into patches."""
+    c, place, made = model.config, model.scale.device, []
+    check_size(c, *video.shape[1:4])
+    words = text.encode(prompts, model.words, c.words).to(place)
+    for first in range(0, len(prompts), 32):  # memory stays that of 32 clips (64 with guidance)
+        part = slice(first, first + 32)
+        latents, given = model.vae.encode_known(to_float(video[part]).to(place), torch.as_tensor(known, device=place).expand(len(video[part]), -1))
+        given = given & (strength is None)
+        generators = [torch.Generator().manual_seed(seed + first + i) for i in range(len(given))]
+        noise = lambda: torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(place)
+        z = diffusion.sample(model.dit, words[part], noise, diffusion.Schedule(c.schedule), c.target, steps or c.sample_steps, eta,
+                             c.guidance if guidance is None else guidance, (latents * model.scale, given), strength or 1.0, progress)
+        stay = given.repeat_interleave(4, 1)[:, 3:, None, None, None].cpu().numpy()   # (B, T, 1, 1, 1)
+        made.append(np.where(stay, video[part], to_uint8(model.vae.decode(z / model.scale))))
+    return np.concatenate(made)
+
+
+def extend(model, prompts, video, frames, backward=False, seed=0, progress=False, **how):
+    """A video (B, T, H, W, 3) → (B, T + frames, H, W, 3), with new frames behind it or before it.
+
+    Up to config.frames stand in one sequence. Beyond, windows of that length follow each other, the last frames of one given to the
+    next, so memory does not grow. The prompt is for the first window: from then on the past says what goes on, and it may
+    say other things than the prompt did, for example after a bounce. how: steps, guidance, eta."""
+    B, T, H, W, _ = video.shape
+    most, total = 1 + (model.config.frames - 1) // 4, T + frames
+    if backward and T < 4:
+        raise BadInput(f"{T} frames: to extend it backward a clip needs at least the 4 frames of a latent frame")
+    with tqdm(total=frames, desc="frames", disable=not progress or frames <= model.config.frames) as bar:
+        while (missing := total - video.shape[1]) > 0:
+            have = video.shape[1] // 4 if backward else (video.shape[1] + 3) // 4     # all in latent frames: those there are,
+            new = min((missing + 3) // 4 + (backward or not have), most - min(have, OVERLAP))  # those to invent (the first one of a video has one frame only),
+            old = min(have, most - new)                                               # and those given
+            gap = np.zeros((B, 4 * (old + new) - 3 - (4 * old if backward else max(0, 4 * old - 3)), H, W, 3), np.uint8)
+            window = [gap, video[:, : 4 * old]] if backward else [video[:, video.shape[1] - max(0, 4 * old - 3) :], gap]
+            known = np.repeat([not backward and old > 0, backward], [window[0].shape[1], window[1].shape[1]])
+            made = complete(model, prompts, np.concatenate(window, 1), known, seed=seed, progress=progress and bar.disable, **how)
+            part = made[:, : gap.shape[1]][:, -missing:] if backward else made[:, made.shape[1] - gap.shape[1] :][:, :missing]
+            video = np.concatenate([part, video] if backward else [video, part], 1)
+            prompts, seed = [""] * B, seed + 1_000_003
+            bar.update(part.shape[1])
+    return video
+
+
+def generate(model, prompts, frames=None, height=None, width=None, **how):
+    """prompts, a list of B strings → (B, T, H, W, 3) uint8. None takes the config's value; how: see `extend`."""
     c = model.config
     frames, height, width = frames or c.frames, height or c.height, width or c.width
     check_size(c, frames, height, width)
-    shape = c.latent_channels, (frames - 1) // 4 + 1, height // c.vae_space, width // c.vae_space
-    place, videos = model.scale.device, []
-    words = text.encode(prompts, model.words, c.words).to(place)
-    for first in range(0, len(prompts), 32):  # memory stays that of 32 clips (64 with guidance)
-        part = words[first : first + 32]
-        generators = [torch.Generator().manual_seed(seed + first + i) for i in range(len(part))]
-        noise = lambda: torch.stack([torch.randn(shape, generator=g) for g in generators]).to(place)
-        z = diffusion.sample(model.dit, part, noise, diffusion.Schedule(c.schedule), c.target, steps or c.sample_steps, eta,
-                             c.guidance if guidance is None else guidance, progress=progress)
-        with torch.no_grad():
-            videos.append(to_uint8(model.vae.decode(z / model.scale)))
-    return np.concatenate(videos)
+    return extend(model, prompts, np.zeros((len(prompts), 0, height, width, 3), np.uint8), frames, **how)
+
+
+def fill(model, prompts, video, first, last, **how):
+    """Invents frames first ... last of a video (B, T, H, W, 3) → (the video, the last frame that is new).
+
+    Whole latent frames are invented, so up to three frames behind the gap are new, too. Raises BadInput where there is nothing around the
+    gap, or it does not fit into one sequence with a latent frame before and behind it."""
+    T, most = video.shape[1], model.config.frames
+    hole = (last - first + 4) // 4 * 4                                                # in whole latent frames
+    if not 1 <= first <= last or T < first + hole + 4:
+        raise BadInput(f"frames {first} to {last} of a clip of {T} (0 to {T - 1}): to be filled in, a gap needs a frame before it and, after {hole} frames "
+                       "(it is filled in fours), 4 behind it")
+    if hole + 5 > most:
+        raise BadInput(f"frames {first} to {last} are {last - first + 1}; this model fills in up to {(most - 5) // 4 * 4}")
+    room = (most - hole - 1) // 4                                                     # latent frames around the gap, besides the window's first
+    after = min((T - first - hole) // 4, max(room - (first - 1) // 4, (room + 1) // 2))
+    before = 1 + 4 * min((first - 1) // 4, room - after)                              # frames
+    window = slice(first - before, first + hole + 4 * after)
+    known = np.repeat([True, False, True], [before, hole, 4 * after])
+    made = complete(model, prompts, video[:, window], known, **how)
+    return np.concatenate([video[:, : window.start], made, video[:, window.stop :]], 1), first + hole - 1
 
 
 def strip(videos, columns=6):
@@ -134,35 +202,103 @@ def check_path(path, height, width):
         raise BadInput(f"--out {path}: cannot be written ({error.strerror})")
 
 
-def main():
+def newest():
+    """The checkpoint that was trained last, or else the one that comes with the repository."""
+    return str(max(Path("out").glob("*/model.pt"), key=lambda path: path.stat().st_mtime, default=SHIPPED))
+
+
+def parse():
     parser = Flags(__doc__)
-    parser.add_argument("--prompt", nargs="+", default=["a red circle moving left slowly"], help="what to show; several give several files, @FILE takes one from every line")
-    parser.add_argument("--checkpoint", default="out/tiny/model.pt", help="what train.py wrote")
+    parser.add_argument("--prompt", nargs="+", help="what to show; several give several files, @FILE takes one from every line; without it, what is given speaks for itself")
+    parser.add_argument("--image", metavar="FILE", help="animate this picture")
+    parser.add_argument("--video", metavar="FILE", help="the clip that --extend or --fill work on")
+    parser.add_argument("--extend", nargs=2, metavar=("forward|backward", "SECONDS"), help="new frames behind the clip, or before it")
+    parser.add_argument("--fill", metavar="A-B", help="invent frames A to B of the clip; the first frame is 0")
+    parser.add_argument("--connect", nargs=3, metavar=("FILE", "FILE", "SECONDS"), help="new frames between two clips")
+    parser.add_argument("--edit", metavar="FILE", help="change this clip to what the prompt says")
+    parser.add_argument("--strength", type=float, help="how much an edit may change, above 0, up to 1: the noise level it begins at (default: 0.9)")
+    parser.add_argument("--frames", type=int, help="1 + 4k, 1 is an image; the config has the default")
+    parser.add_argument("--seconds", type=float, help="the same in seconds, rounded up")
+    parser.add_argument("--size", help="HxW in pixels, for example 32x48; default: the config's, or the nearest to what is given")
+    parser.add_argument("--checkpoint", help="what train.py wrote; default: the newest out/*/model.pt, or else assets/small.pt")
     parser.add_argument("--out", default="out/sample.gif", help="the file; its ending says mp4, gif, webp or png (a strip)")
-    parser.add_argument("--steps", type=int, help="denoising steps; the checkpoint's config has the default")
+    parser.add_argument("--steps", type=int, help="denoising steps; the config has the default")
     parser.add_argument("--guidance", type=float, help="0 ignores the prompt, 1 is plain, more pushes; the config has the default")
     parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim", help="ddim adds no noise on the way, ddpm does")
     parser.add_argument("--seed", type=int, default=0, help="the first prompt's; the next one's is one more")
-    parser.add_argument("--frames", type=int, help="1 + 4k; the config has the default")
-    parser.add_argument("--size", help="HxW in pixels, for example 32x48; the config has the default")
     parser.add_argument("--zoom", type=int, default=4, help="pixels of the file per pixel of the video, in each direction")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     args = parser.parse_args()
+    at_least(args, steps=1, guidance=0, frames=1, zoom=1, seed=0)
+    modes = [f"--{mode}" for mode in ("image", "video", "connect", "edit") if getattr(args, mode)]
+    if len(modes) > 1:
+        raise BadInput(f"{' '.join(modes)}: expected one of them")
+    if bool(args.video) != bool(args.extend or args.fill) or args.extend and args.fill:
+        raise BadInput("--video FILE comes with --extend or with --fill, and they with it")
+    if (args.frames or args.seconds) and (args.frames and args.seconds or modes and not args.image):
+        raise BadInput("--frames or --seconds, one of them, are for videos from a prompt or an --image" + f", not for {' '.join(modes)}" * bool(modes))
+    if args.strength is not None and not (args.edit and 0 < args.strength <= 1):
+        raise BadInput(f"--strength {args.strength}: expected a number above 0, up to 1, and --edit FILE")
+    if args.edit and not args.prompt:
+        raise BadInput(f"--edit {args.edit}: expected a --prompt that says what it should become")
+    if args.extend and args.extend[0] not in ("forward", "backward"):
+        raise BadInput(f"--extend {args.extend[0]}: expected forward or backward, then seconds")
     if args.size and not re.fullmatch(r"\d+x\d+", args.size):
         raise BadInput(f"--size {args.size}: expected HEIGHTxWIDTH, for example 32x48")
-    at_least(args, steps=1, guidance=0, frames=1, zoom=1, seed=0)
-    model = load(args.checkpoint, device(args.device))
-    c = model.config
-    height, width = map(int, args.size.split("x")) if args.size else (c.height, c.width)
-    frames = args.frames or c.frames
+    if args.fill and not re.fullmatch(r"\d+-\d+", args.fill):
+        raise BadInput(f"--fill {args.fill}: expected FIRST-LAST, two frame numbers, for example 9-16")
+    return args
+
+
+def count(seconds, fps, flag):
+    """Seconds, as the user wrote them → frames. Raises BadInput."""
+    try:
+        frames = -int(-float(seconds) * fps // 1)
+    except (ValueError, OverflowError):
+        frames = 0
+    if not 1 <= frames < 2**20:
+        raise BadInput(f"{flag} {seconds}: expected seconds, for example 1")
+    return frames
+
+
+def main():
+    args = parse()
+    checkpoint = args.checkpoint or newest()
+    model = load(checkpoint, device(args.device))
+    c, size = model.config, tuple(map(int, args.size.split("x"))) if args.size else None
+    prompts = args.prompt or ["" if args.image or args.video or args.connect else "a red circle moving left slowly"]
+    how = dict(steps=args.steps, guidance=args.guidance, eta=float(args.sampler == "ddpm"), seed=args.seed, progress=True)
+    frames = args.frames or (1 + 4 * ((count(args.seconds, c.fps, "--seconds") + 2) // 4) if args.seconds is not None else c.frames)
+    clips = [open_clip(path, c, size) for path in (args.image, args.video, args.edit, *(args.connect or ())[:2]) if path]
+    if args.connect and not size:
+        clips[1] = open_clip(args.connect[1], c, clips[0].shape[1:3])
+    height, width = clips[0].shape[1:3] if clips else size or (c.height, c.width)
     check_size(c, frames, height, width)
     check_path(args.out, height * args.zoom, width * args.zoom)
-    text.encode(args.prompt, model.words, c.words, warn=True)  # only to warn
-    videos = generate(model, args.prompt, frames, height, width, args.steps, args.guidance, float(args.sampler == "ddpm"), args.seed, progress=True)
-    for i, (prompt, video) in enumerate(zip(args.prompt, videos)):
+    text.encode(prompts, model.words, c.words, warn=True)  # only to warn
+    first, *second = [clip[None].repeat(len(prompts), 0) for clip in clips] or [None]
+
+    if args.image:
+        videos = extend(model, prompts, first[:, :1], frames - 1, **how)
+    elif args.extend:
+        videos = extend(model, prompts, first, count(args.extend[1], c.fps, "--extend"), args.extend[0] == "backward", **how)
+    elif args.fill or args.connect:
+        if args.fill:
+            a, b = map(int, args.fill.split("-"))
+        else:
+            a, b = first.shape[1], first.shape[1] + count(args.connect[2], c.fps, "--connect") - 1
+            first = np.concatenate([first, np.zeros_like(first[:, :1]).repeat(-(-(b - a + 1) // 4) * 4, 1), *second], 1)
+        videos, b = fill(model, prompts, first, a, b, **how)
+        print(f"frames {a} to {b} are new")
+    elif args.edit:
+        first = first[:, : (first.shape[1] - 1) // 4 * 4 + 1]  # 1 + 4k
+        videos = complete(model, prompts, first, np.ones(first.shape[1], bool), 0.9 if args.strength is None else args.strength, **how)
+    else:
+        videos = generate(model, prompts, frames, height, width, **how)
+    for i, (prompt, video) in enumerate(zip(prompts, videos)):
         path = Path(args.out) if len(videos) == 1 else Path(args.out).with_stem(f"{Path(args.out).stem}-{i}")
         write(path, video, c.fps, args.zoom, f"{prompt} | seed {args.seed + i} | checkpoint {model.hash}")
-        print(path, "|", prompt)
+        print(f"{path}: {len(video)} frames of {height}x{width} from {checkpoint}", prompt, sep=" | ")
 
 
 if __name__ == "__main__":

@@ -107,19 +107,31 @@ class Trainer:
     def encode(self, video):
         return self.vae.encode(video)[0] * self.scale
 
-    def vae_loss(self, video, captions):
+    @torch.no_grad()
+    def encode_given(self, video, given):
+        """Latents to learn from; what is given after a gap looks as it will when sampling, where nobody knows what the gap shows."""
+        x_0, after_gap = self.encode(video), (given[:, 1:] & ~given[:, :-1]).any(1)
+        if after_gap.any():
+            known = given[after_gap].repeat_interleave(4, 1)[:, 3:]                 # (B, T)
+            latents = self.vae.encode_known(video[after_gap], known)[0] * self.scale
+            x_0[after_gap] = torch.where(given[after_gap][:, None, :, None, None], latents, x_0[after_gap])
+        return x_0
+
+    def vae_loss(self, groups):
+        (video, _), = groups
         loss, error = self.vae.loss(video, self.config.vae_kl)
         return loss, f"{psnr(error.detach()):.1f} dB", None
 
-    def dit_loss(self, video, captions):
-        c = self.config
-        B = len(captions)
-        x_0 = self.encode(video)
-        words = text.encode(captions, self.words, c.words)
-        words[torch.rand(B) < c.null_share] = 0
-        level = diffusion.draw_levels(B, x_0.shape[2], c).to(self.place)
-        each = diffusion.loss(self.dit, x_0, words.to(self.place), level, torch.randn_like(x_0), self.schedule, c.target)
-        return each.mean(), "", (level[:, -1], each.detach())  # the last frame is never given, so its level is the clip's
+    def dit_loss(self, groups):
+        c, x_0, words, level = self.config, [], [], []
+        for video, captions in groups:
+            ids = text.encode(captions, self.words, c.words)
+            ids[torch.rand(len(ids)) < c.null_share] = 0
+            words.append(ids.to(self.place))
+            level.append(diffusion.draw_levels(len(video), 1 + (video.shape[2] - 1) // 4, c).to(self.place))
+            x_0.append(self.encode_given(video, level[-1] == 0))
+        each = diffusion.loss(self.dit, x_0, words, level, [torch.randn_like(x) for x in x_0], self.schedule, c.target)
+        return each.mean(), "", (torch.cat([one.amax(1) for one in level]), each.detach())
 
     @torch.no_grad()
     def update_ema(self, step):
@@ -137,24 +149,22 @@ def fit(trainer, stage, folder):
     """Trains one stage ("vae" or "dit") from where it is to its last step; saves every few minutes and at the end."""
     c, network = trainer.config, getattr(trainer, stage)
     total, loss_of, pair = getattr(c, f"{stage}_steps"), getattr(trainer, f"{stage}_loss"), trainer.optimisers[stage]
-    source = data.source(c, c.vae_batch, lengths=True) if stage == "vae" else data.source(c, c.dit_batch)
     full_rates = getattr(c, f"{stage}_lr"), c.lr
     curve, bins = Curve(folder / f"{stage}-loss.csv", trainer.steps[stage]), torch.zeros(2, 10)
-    batches = data.stream(source, trainer.steps[stage], c.workers)
+    batches = data.stream(data.source(c, stage), trainer.steps[stage], c.workers)
     bar = tqdm(range(trainer.steps[stage], total), stage, total, initial=trainer.steps[stage], unit="step", mininterval=0.5)
     begun = saved = time.time()
     seconds, clips = trainer.seconds, 0
     for step in bar:
-        video, captions = next(batches)
+        groups = [(data.to_float(video.to(trainer.place)), captions) for video, captions in next(batches)]
         torch.manual_seed(c.seed * 1_000_003 + step)
-        video = data.to_float(video.to(trainer.place))
-        loss, note, by_level = loss_of(video, captions)
+        loss, note, by_level = loss_of(groups)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(network.parameters(), c.clip)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), c.grad_clip)
         if not torch.isfinite(loss + norm):
             raise BadInput(f"{stage} step {step}: the loss is {loss.item()}, its gradient's norm {norm.item()}; most often a learning rate "
                            f"is too high: {stage}_lr = {full_rates[0]}, lr = {c.lr}. Nothing was saved since the last checkpoint")
-        rate = min((step + 1) / max(1, c.warmup), (total - step) / max(1e-9, c.decay * total), 1.0)
+        rate = min((step + 1) / max(1, c.warmup), (total - step) / max(1e-9, c.lr_decay * total), 1.0)
         for optimiser, full in zip(pair, full_rates):
             optimiser.param_groups[0]["lr"] = full * rate
             optimiser.step()
@@ -165,11 +175,11 @@ def fit(trainer, stage, folder):
             bins += torch.stack([torch.bincount(which, by_level[1].cpu(), 10), torch.bincount(which, minlength=10)])
         trainer.steps[stage], trainer.seconds = step + 1, seconds + time.time() - begun
         curve.add(step, loss.item())
-        clips += len(video)
+        clips += sum(len(captions) for _, captions in groups)
         bar.set_postfix_str(f"loss {loss.item():.4f} {note} {clips / (time.time() - begun):.0f} clips/s", refresh=False)
         if time.time() - saved > 60 * c.save_minutes or step + 1 == total:
             save(folder / "model.pt", trainer.state())
-            picture(trainer, stage, video, captions, folder / f"{stage}-{step + 1:06d}.png")
+            picture(trainer, stage, groups[0], folder / f"{stage}-{step + 1:06d}.png")
             if stage == "dit":
                 means = ", ".join(f"{error / n:.3f}" if n else "-" for error, n in bins.T.tolist())
                 tqdm.write(f"loss by noise level, 0 to 1 in tenths: {means}", file=sys.stderr)
@@ -196,8 +206,9 @@ def save(path, state):
 
 
 @torch.no_grad()
-def picture(trainer, stage, video, captions, path):
+def picture(trainer, stage, group, path):
     """A strip of clips above their reconstructions, or of samples for captions, as a PNG."""
+    video, captions = group
     if stage == "vae":
         strips = [data.to_uint8(v) for v in (video[:3], trainer.vae.decode(trainer.vae.encode(video[:3])[0]))]
     else:
@@ -209,8 +220,8 @@ def picture(trainer, stage, video, captions, path):
 def measure_scale(trainer):
     """1 / standard deviation of the latents, over a few batches: diffusion adds noise of variance 1 and wants data of the same size."""
     c = trainer.config
-    batches = data.stream(data.source(c, c.dit_batch), 0)
-    latents = [trainer.encode(data.to_float(next(batches)[0].to(trainer.place))) for _ in range(4)]
+    source = data.source(c)
+    latents = [trainer.encode(data.to_float(video.to(trainer.place))).flatten() for k in range(4) for video, _ in source[k]]
     return 1 / torch.cat(latents).std()
 
 
@@ -245,8 +256,8 @@ def main():
             raise BadInput(f"--resume {args.resume}: does not fit its own config ({str(error).splitlines()[-1].strip()[:120]})")
     else:
         config = from_flags(args)
-        source = data.source(config, 1)
-        _, captions = source[0]  # no usable clip, or captions that are too long: refused here, before anything is written
+        source = data.source(config)
+        captions = [caption for _, group in source[0] for caption in group]  # no usable clip, or captions that are too long: refused here, before anything is written
         text.encode(captions, [], config.words)
         trainer = Trainer(config, source.words(), place)
     folder = Path(args.out or (Path(args.resume).parent if args.resume else Path("out") / config.name))
@@ -264,7 +275,7 @@ def main():
         print(evaluate.table(evaluate.score(model, config.score_prompts)))
         prompts = [world.describe(world.scene(np.random.default_rng(i))) for i in range(6)]
     else:
-        prompts = list(data.source(config, 1).captions.values())[:6]
+        prompts = list(data.source(config).captions.values())[:6]
     videos = sample.generate(model, prompts)
     sample.write(folder / "sample.gif", np.concatenate(list(videos), 2), config.fps, 4, " | ".join(prompts))
     print(f"{folder / 'sample.gif'} shows:", *prompts, sep="\n  ")

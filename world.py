@@ -105,9 +105,9 @@ def render(scene, frames=17, height=32, width=32, fps=12.0):
     return (video + 0.5).astype(np.uint8)
 
 
-def describe(scene):
-    """A scene in words: 'a red circle moving left slowly'."""
-    return " and ".join(f"a {t.colour} {t.shape} moving {t.direction} {t.speed}" for t in scene.things)
+def describe(scene, motion=True):
+    """A scene in words: 'a red circle moving left slowly', where direction is the one at time 0; without motion 'a red circle'."""
+    return " and ".join(f"a {t.colour} {t.shape}" + f" moving {t.direction} {t.speed}" * motion for t in scene.things)
 
 
 def words():
