@@ -1,6 +1,7 @@
 """Long checks that are no tests: what the choices cost and what they bring.
 
     python bench.py speed                                              seconds and ratios on this CPU
+    python bench.py packing                                            clips of all shapes in one sequence, against padding them
     python bench.py schedules --checkpoint out/tiny/model.pt           every schedule with every target, trained alike
 
 Times on a shared machine are noisy: trust ratios. Letters: B clips  N tokens
@@ -9,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -18,7 +20,7 @@ import evaluate
 import sample
 import train
 import world
-from config import Config, Flags, at_least, device, run
+from config import Config, Flags, at_least, device, run, tokens
 
 
 def seconds(work, least=1.0):
@@ -34,7 +36,7 @@ def seconds(work, least=1.0):
 def speed():
     """What the two CPU switches bring (config.device, dit.attention_for), and where a training step's time goes."""
     c, place = Config(), torch.device("cpu")
-    a, b = torch.randn(88 * c.dit_batch, c.dit_width), torch.randn(4 * c.dit_width, c.dit_width)  # 8 words and 80 patches a clip
+    a, b = torch.randn(c.dit_tokens, c.dit_width), torch.randn(4 * c.dit_width, c.dit_width)
     for precision in ("highest", "medium"):
         torch.set_float32_matmul_precision(precision)
         print(f"matrix product, precision {precision!r}: {2 * a.numel() * len(b) / seconds(lambda: F.linear(a, b)) / 1e9:.0f} GFLOP/s")
@@ -47,16 +49,33 @@ def speed():
 
         plain, fused = (1e3 * seconds(lambda: attend(kernel)) for kernel in (SDPBackend.MATH, SDPBackend.FLASH_ATTENTION))
         print(f"attention of {B} x {N} tokens, forward and backward: plain {plain:.1f} ms, fused {fused:.1f} ms")
-    trainer = train.Trainer(c, data.World(c, 1).words(), place)
-    source = data.World(c, c.dit_batch)
-    video, captions = source[0]
-    video = data.to_float(video.to(place))
+    trainer = train.Trainer(c, data.World(c).words(), place)
+    source = data.World(c)
+    groups = [(data.to_float(video.to(place)), captions) for video, captions in source[0]]
     muon, adam = trainer.optimisers["dit"]
-    loss = lambda: trainer.dit_loss(video, captions)[0]
-    whole = {"draw the clips": lambda: source[0], "encode them": lambda: trainer.encode(video), "encode, forward": loss,
+    loss = lambda: trainer.dit_loss(groups)[0]
+    whole = {"draw the clips": lambda: source[0], "encode them": lambda: [trainer.encode(video) for video, _ in groups], "encode, forward": loss,
              "encode, forward, backward": lambda: loss().backward(),  # leaves the gradients that the optimisers below use
              "Muon": muon.step, "AdamW": adam.step, "EMA": lambda: trainer.update_ema(0)}
-    print(f"one DiT step of {c.dit_batch} clips: " + ", ".join(f"{name} {1e3 * seconds(work):.0f} ms" for name, work in whole.items()))
+    print(f"one DiT step of {c.dit_tokens} tokens: " + ", ".join(f"{name} {1e3 * seconds(work):.0f} ms" for name, work in whole.items()))
+
+
+def packing(model, batches=4):
+    """Forward and backward of the transformer on packed batches, and on the same clips padded to the largest of each batch."""
+    c, source = model.config, data.World(model.config)
+
+    def work(shapes):
+        x = [torch.randn(B, c.latent_channels, t, h, w) for B, t, h, w in shapes]
+        out = model.dit(x, [torch.rand(B, t) for B, t, _, _ in shapes], [torch.zeros(B, c.words, dtype=torch.long) for B, *_ in shapes])
+        sum(y.square().mean() for y in out).backward()
+
+    packed = padded = 0
+    for k in range(batches):
+        drawn = [shape for shape, _ in source.packed(np.random.default_rng(k))]
+        groups = [(drawn.count((T, H, W)), 1 + T // 4, H // c.vae_space, W // c.vae_space) for T, H, W in sorted(set(drawn))]
+        packed += seconds(lambda: work(groups))
+        padded += seconds(lambda: work([(len(drawn), *max(group[1:] for group in groups))]))
+    print(f"{batches} batches of {c.dit_tokens} tokens: packed {packed / batches:.2f} s, padded to the largest clip {padded / batches:.2f} s: packing is {padded / packed:.2f}x as fast")
 
 
 def schedules(model, steps, batch, prompts):
@@ -66,7 +85,8 @@ def schedules(model, steps, batch, prompts):
     for kind in ("flow", "cosine", "linear"):
         row = []
         for target in ("velocity", "v", "eps"):
-            config = replace(model.config, schedule=kind, target=target, dit_steps=steps, dit_batch=batch)
+            config = replace(model.config, schedule=kind, target=target, dit_steps=steps,
+                             dit_tokens=batch * tokens(model.config, model.config.frames, model.config.height, model.config.width))
             trainer = train.Trainer(config, model.words, model.scale.device)
             trainer.vae.load_state_dict(model.vae.state_dict())
             trainer.scale, trainer.steps["vae"] = model.scale, config.vae_steps
@@ -80,8 +100,8 @@ def schedules(model, steps, batch, prompts):
 
 def main():
     parser = Flags(__doc__)
-    parser.add_argument("what", choices=("speed", "schedules"))
-    parser.add_argument("--checkpoint", default="out/tiny/model.pt", help="whose VAE and config `schedules` uses")
+    parser.add_argument("what", choices=("speed", "packing", "schedules"))
+    parser.add_argument("--checkpoint", help="whose VAE and config `schedules` uses (default: out/tiny/model.pt), whose config and network `packing` (assets/small.pt)")
     parser.add_argument("--steps", type=int, default=600, help="training steps of each run of `schedules`")
     parser.add_argument("--batch", type=int, default=16, help="clips a step of each run of `schedules`")
     parser.add_argument("--prompts", type=int, default=128, help="prompts each run of `schedules` is scored with")
@@ -91,8 +111,10 @@ def main():
     place = device(args.device)
     if args.what == "speed":
         speed()
+    elif args.what == "packing":
+        packing(sample.load(args.checkpoint or sample.SHIPPED))
     else:
-        schedules(sample.load(args.checkpoint, place), args.steps, args.batch, args.prompts)
+        schedules(sample.load(args.checkpoint or "out/tiny/model.pt", place), args.steps, args.batch, args.prompts)
 
 
 if __name__ == "__main__":

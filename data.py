@@ -78,8 +78,9 @@ class World(Dataset):
         return chosen
 
     def alike(self, rng):
-        c, ((_, height, width), which) = self.config, self.draw(rng)
-        frames = 1 + 4 * int(rng.integers((max(self.lengths) - 1) // 4 + 1))
+        c, ((frames, height, width), which) = self.config, self.draw(rng)
+        most = frames if which else max(self.lengths)  # of a file's clip no more than it has
+        frames = 1 + 4 * int(rng.integers((most - 1) // 4 + 1))
         count = max(1, round(c.vae_batch * c.frames * c.height * c.width / (frames * height * width)))
         return count * [((frames, height, width), which)]
 
@@ -122,19 +123,25 @@ class Folder(World):
     def draw(self, rng):
         (frames, *_), _ = super().draw(rng)
         for i in rng.permutation(len(self.paths)):
-            path = self.paths[i]
-            if path not in self.probed:
-                self.probed[path] = probe(path)
-            ratio, seconds = self.probed[path]
-            fits = [n for n in {1, *self.lengths} if n <= frames and (n - 1) / self.config.fps <= seconds] if ratio else []
-            if fits:
-                return (max(fits), *nearest(self.sizes, ratio)), path
+            path, lengths = self.paths[i], {frames, *self.lengths}
+            if fits := [n for n in lengths if n <= frames and self.lasts(path, n)]:
+                return (max(fits), *nearest(self.sizes, self.probed[path][0])), path
+            if self.probed[path][0]:
+                skip(path, f"{self.probed[path][1]:.2f} s long; {min(lengths)} frames at {self.config.fps:g} per second need {(min(lengths) - 1) / self.config.fps:.2f} s")
         raise BadInput(f"data = {self.config.data!r}: not one clip.mp4 with its clip.txt could be read")
+
+    def lasts(self, path, frames):
+        """Whether a clip can be read and is long enough for so many frames."""
+        if path not in self.probed:
+            self.probed[path] = probe(path)
+        ratio, length = self.probed[path]
+        return ratio > 0 and length >= (frames - 1) / self.config.fps
 
     def clip(self, rng, which, frames, height, width):
         for path in (which, *(self.paths[i] for i in rng.permutation(len(self.paths)))):  # the first that can be read
             try:
-                return read(path, frames, height, width, self.config.fps, rng), self.captions[path]
+                if self.lasts(path, frames):
+                    return read(path, frames, height, width, self.config.fps, rng), self.captions[path]
             except (av.FFmpegError, ValueError) as error:
                 skip(path, error)
         raise BadInput(f"data = {self.config.data!r}: not one clip.mp4 with its clip.txt could be read")

@@ -119,7 +119,7 @@ def loss(network, x_0, words, level, eps, schedule, target):
 
 def guide(network, x, level, words, w):
     """Classifier-free guidance on all channels:  null + w (full - null).  w = 0 ignores the prompt, 1 is plain, > 1 pushes."""
-    if w in (0, 1):
+    if w in (0, 1) or not words.any():  # without a prompt there is nothing to push towards
         return network([x], [level], [words if w else torch.zeros_like(words)])[0]
     null, full = network([x, x], [level, level], [torch.zeros_like(words), words])
     return null + w * (full - null)

@@ -8,27 +8,29 @@ a pretrained network, and would not say *what* is wrong.
 Letters: T H W frames, height, width
 """
 import json
+import sys
+import time
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 import world
-from config import BadInput, Flags, at_least, device, run
-from data import to_float
-from sample import generate, load
+from config import BadInput, Flags, at_least, clip_shapes, device, run
+from data import to_float, to_uint8
+from sample import complete, extend, fill, generate, load, newest
 from vae import psnr
 
 ATTRIBUTES = ("shape", "colour", "direction", "speed")
 
 
 def read(video, fps=12.0):
-    """video (T, H, W, 3) uint8 → {"shape", "colour", "direction", "speed": a word or None, "sure": {the same: 0 to 1}, "track": (T, 2)}
+    """video (T, H, W, 3) uint8 → {"shape", "colour", "direction", "speed": a word or None, "sure": {the same: 0 to 1}, "track": (T, 2), "area": (T,)}
 
     None: no thing is there in every frame, no shape covers it (IoU below 0.6), or it moves along no axis at about one of the two
-    speeds. Clips of up to 4 frames have no direction and no speed. track: the centre of mass, x and y in pixels."""
+    speeds. Clips of up to 4 frames have no direction and no speed. track: the centre of mass, x and y in pixels; area: pixels."""
     T, H, W, _ = video.shape
-    found = dict.fromkeys(ATTRIBUTES) | {"sure": dict.fromkeys(ATTRIBUTES, 0.0), "track": None}
+    found = dict.fromkeys(ATTRIBUTES) | {"sure": dict.fromkeys(ATTRIBUTES, 0.0), "track": None, "area": None}
     away = video.astype(np.float32) - world.GROUND
     colourful = np.linalg.norm(away, axis=-1)                                            # (T, H, W) how far from the ground, of 442
     strong = colourful > 60                                                              # clearly not ground
@@ -40,7 +42,7 @@ def read(video, fps=12.0):
     found["colour"], found["sure"]["colour"] = list(world.COLOURS)[nearest], float(1 - distance[nearest] / distance[second])
 
     cover = np.clip(away @ palette[nearest] / (palette[nearest] @ palette[nearest]), 0, 1) * (colourful > 20)  # keeps soft edges, drops faint noise
-    area = cover.sum(axis=(1, 2))                                                        # (T,) pixels
+    area = found["area"] = cover.sum(axis=(1, 2))                                        # (T,) pixels
     track = np.stack([(cover * (np.arange(W) + 0.5)).sum(axis=(1, 2)), (cover * (np.arange(H)[:, None] + 0.5)).sum(axis=(1, 2))], -1)
     track = found["track"] = track / area[:, None].clip(1e-6)                            # (T, 2)
 
@@ -82,39 +84,47 @@ def shares(videos, combinations, fps):
     return {"all": float(right.all(1).mean())} | dict(zip(ATTRIBUTES, right.mean(0).tolist()))
 
 
-def draw(config, pool, prompts, seed):
-    """`prompts` of the pool's combinations, each as often as the others, and a scene for each. 256 held-out prompts are 14 sentences with 256 noises."""
+def clips(pool, n, seed, frames, height, width, fps):
+    """n clips of the world, each of the pool's combinations as often as the others → combinations, captions, videos (n, T, H, W, 3).
+
+    256 held-out clips are 14 sentences with 256 different starts."""
     rng = np.random.default_rng(seed)
-    asked = [pool[i] for i in np.resize(rng.permutation(len(pool)), prompts)]
-    return asked, [world.scene(rng, c, world.aspect(config.height, config.width)) for c in asked]
+    asked = [pool[i] for i in np.resize(rng.permutation(len(pool)), n)]
+    scenes = [world.scene(rng, c, world.aspect(height, width)) for c in asked]
+    return asked, [world.describe(s) for s in scenes], np.stack([world.render(s, frames, height, width, fps) for s in scenes])
+
+
+def usual(config):
+    """The clip that `score` asks for: (T, H, W, fps), at most 17 frames, which have room to show where a thing moves before it bounces."""
+    return min(config.frames, 17), config.height, config.width, config.fps
 
 
 def follow(model, pool, prompts, seed, **how):
     """The shares of videos that show what was asked. how: steps, guidance, eta of sample.generate."""
-    asked, scenes = draw(model.config, pool, prompts, seed)
-    return shares(generate(model, [world.describe(s) for s in scenes], seed=seed, **how), asked, model.config.fps)
+    asked, captions, truth = clips(pool, prompts, seed, *usual(model.config))
+    return shares(generate(model, captions, *truth.shape[1:4], seed=seed, **how), asked, model.config.fps)
 
 
 def score(model, prompts=256, seed=10_000, **how):
     """Seen and held-out prompts, the reader's ceiling and the VAE → the report that main prints."""
-    c = model.config
-    asked, scenes = draw(c, world.SEEN, prompts, seed)
+    asked, _, truth = clips(world.SEEN, prompts, seed, *usual(model.config))
     return {"seen": follow(model, world.SEEN, prompts, seed, **how),
             "held_out": follow(model, world.HELD_OUT, prompts, seed + 1_000, **how),
-            "ceiling": shares([world.render(s, c.frames, c.height, c.width, c.fps) for s in scenes], asked, c.fps),
+            "ceiling": shares(truth, asked, model.config.fps),
             "vae_psnr": {str(frames): vae_psnr(model, frames) for frames in (1, 5, 17, 33)},
             "train_seconds": model.seconds, "prompts": prompts}
 
 
 @torch.no_grad()
+def through_vae(model, videos):
+    """(B, T, H, W, 3) uint8 → the same, encoded and decoded: the best that any sample can look like."""
+    return np.concatenate([to_uint8(model.vae.decode(model.vae.encode(to_float(v).to(model.scale.device))[0])) for v in np.array_split(videos, -(-len(videos) // 16))])
+
+
 def vae_psnr(model, frames):
     """Decibels of the VAE's reconstructions of 64 new clips of one length."""
-    c, rng, errors = model.config, np.random.default_rng(frames), []
-    for _ in range(4):
-        scenes = [world.scene(rng, aspect=world.aspect(c.height, c.width)) for _ in range(16)]
-        video = to_float(np.stack([world.render(s, frames, c.height, c.width, c.fps) for s in scenes])).to(model.scale.device)
-        errors.append(F.mse_loss(model.vae.decode(model.vae.encode(video)[0]), video))
-    return psnr(torch.stack(errors).mean())
+    _, _, truth = clips(world.SEEN, 64, frames, frames, model.config.height, model.config.width, model.config.fps)
+    return psnr(F.mse_loss(to_float(through_vae(model, truth)), to_float(truth)))
 
 
 def table(report):
@@ -127,8 +137,131 @@ def table(report):
     return "\n".join(lines + [f"trained in {report['train_seconds'] / 60:.1f} minutes"])
 
 
+def path_error(made, truth, new):
+    """Pixels between where two clips show their thing, the mean over the frames `new`; infinite where one shows none."""
+    a, b = read(made)["track"], read(truth)["track"]
+    return np.inf if a is None or b is None else float(np.linalg.norm((a - b)[new], axis=1).mean())
+
+
+def seam(video, at):
+    """The velocity (x, y) from 4 frames before frame `at` to it, pixels per frame; 99 where there is no thing."""
+    track = read(video)["track"]
+    return np.full(2, 99.0) if track is None else (track[at] - track[at - 4]) / 4
+
+
+def same(video, combination, attributes=("shape", "colour")):
+    found = read(video)
+    return all(found[a] == combination[ATTRIBUTES.index(a)] for a in attributes)
+
+
+def steady(video, combination, fps):
+    """A long clip of one thing, second by second → (looks the same, moves right), two bool arrays (seconds,), and the drift of its brightness.
+
+    The same: shape and colour as asked, its radius within 15 % of the first second's. Right: at the asked speed +- 25 %, nowhere more than
+    2 pixels beyond a wall, and where it turns, at most 2 pixels from one."""
+    shape, colour, direction, speed = combination
+    _, H, W, _ = video.shape
+    unit, axis = min(H, W), 0 if direction in ("left", "right") else 1
+    looks, moves, first = [], [], None
+    for k in range(int(len(video) / fps)):
+        found = read(part := video[round(k * fps) : round((k + 1) * fps) + 3], fps)  # a little longer, to see a turn at its end
+        looks.append(found["track"] is not None and found["shape"] == shape and found["colour"] == colour)
+        moves.append(False)
+        if found["track"] is None or found["shape"] is None:
+            continue
+        radius = np.sqrt(np.median(found["area"]) / {"circle": np.pi, "square": 4, "triangle": 2}[found["shape"]])
+        first = first or radius
+        looks[-1] &= abs(radius / first - 1) <= 0.15
+        place = found["track"][:, axis] - (radius / 3 if found["shape"] == "triangle" and axis == 1 else 0)  # the middle of its box
+        wall = np.minimum(place - radius, (W, H)[axis] - radius - place)              # pixels to the nearer one
+        velocity = (place[2:] - place[:-2]) / 2                                      # pixels per frame, at frames 1, 2, ...
+        turns = [i + 1 for i in range(len(velocity) - 1) if velocity[i] * velocity[i + 1] < 0]
+        pace = np.median(abs(velocity)) * fps / unit
+        moves[-1] = bool(abs(pace / world.SPEEDS[speed] - 1) <= 0.25 and wall.min() >= -2 and all(wall[max(0, i - 1) : i + 3].min() <= 2 for i in turns))
+    brightness = video.mean(axis=(1, 2, 3))
+    return np.array(looks), np.array(moves), abs(brightness[-int(5 * fps) :].mean() / brightness[: int(5 * fps)].mean() - 1)
+
+
+def modes(model, n, seed=20_000):
+    """Scores everything that sample.py does with frames; prints a line for each as it is known. n cases each."""
+    c, rows = model.config, {}
+    fps, show = c.fps, lambda *words: print(*words, flush=True)
+
+    def row(title, right, note=""):
+        low, high = interval(share := float(np.mean(right)), len(right))
+        show(f"{title:58}{share:7.1%}   {low:.1%} to {high:.1%} of {len(right)}   {note}")
+        rows[title] = share
+
+    def pixels(errors):
+        return f"median {np.median(errors):.2f} px, 95 % below {np.quantile(errors, 0.95):.2f} px"
+
+    trained, (lengths, sizes) = {True: "", False: " (never trained)"}, clip_shapes(c)
+    show(f"{'text to video':58}{'':7}   " + " / ".join(ATTRIBUTES) + ", ceiling of the worst")
+    for (H, W), T in [(size, T) for size in ((32, 32), (32, 56), (56, 32)) for T in (17, 25, 33)] + [((32, 48), 17)]:
+        asked, captions, truth = clips(world.SEEN, n, seed + T + W, T, H, W, fps)
+        found, best = shares(generate(model, captions, T, H, W, seed=seed), asked, fps), shares(truth, asked, fps)
+        row(f"{T} frames of {H}x{W}{trained[T in lengths and (H, W) in sizes]}", np.arange(n) < round(found["all"] * n),
+            " / ".join(f"{found[a]:.1%}" for a in ATTRIBUTES) + f", {min(best[a] for a in ATTRIBUTES):.1%}")
+    asked, _, truth = clips(world.SEEN, n, seed, 1, 32, 32, fps)
+    row("images, 32x32", [same(v, k) for v, k in zip(generate(model, [f"a {k[1]} {k[0]}" for k in asked], 1, 32, 32, seed=seed), asked)],
+        f"reader on the world's own {np.mean([same(v, k) for v, k in zip(truth, asked)]):.1%}")
+
+    asked, captions, truth = clips(world.SEEN, n, seed + 1, 17, 32, 32, fps)
+    made = extend(model, captions, truth[:, :1], 16, seed=seed)
+    lost = psnr(F.mse_loss(to_float(through_vae(model, truth[:, :1])), to_float(truth[:, :1])))
+    row("animate a still: it moves as prompted", [same(v, k, ATTRIBUTES) for v, k in zip(made, asked)], f"the still comes back: {(made[:, 0] == truth[:, 0]).all()}; the VAE's own picture of it {lost:.1f} dB")
+    made = extend(model, [""] * n, truth[:, :1], 16, seed=seed)
+    row("animate without a prompt: the same thing, a trained speed", [same(v, k) and read(v)["speed"] is not None for v, k in zip(made, asked)])
+
+    asked, captions, truth = clips(world.SEEN, n, seed + 2, 29, 32, 32, fps)
+    for title, made, new, at in (("forward", extend(model, [""] * n, truth[:, :17], 12, seed=seed), slice(17, 29), 19),
+                                 ("backward", extend(model, [""] * n, truth[:, 12:], 12, backward=True, seed=seed), slice(0, 12), 14)):
+        ideal = truth.copy()
+        ideal[:, new] = through_vae(model, truth)[:, new]                             # the truth, as a sampler that makes no mistake would show it
+        errors = [path_error(v, t, new) for v, t in zip(made, truth)]
+        v, real, read_real = (np.array([seam(video, at) for video in videos]) for videos in (made, truth, ideal))
+        off, floor = (np.linalg.norm(x - real, axis=1) for x in (v, read_real))
+        row(f"extend {title} by 1 s: the same thing, within 2 px", [same(m, k) and e <= 2 for m, k, e in zip(made, asked, errors)], pixels(errors))
+        row(f"extend {title}: direction kept at the seam", [x @ y > 0.7 * np.linalg.norm(x) * np.linalg.norm(y) for x, y in zip(v, real)],
+            f"velocity off by {np.mean(off):.3f} px a frame (median {np.median(off):.3f}), on the world's own, after the VAE, {np.mean(floor):.3f} ({np.median(floor):.3f})")
+
+    asked, captions, truth = clips(world.SEEN, n, seed + 3, 33, 32, 32, fps)
+    made, last = fill(model, [""] * n, truth, 11, 21, seed=seed)
+    errors = [path_error(v, t, slice(11, last + 1)) for v, t in zip(made, truth)]
+    row("fill in the middle third: the same thing, within 2 px", [same(m, k) and e <= 2 for m, k, e in zip(made, asked, errors)], pixels(errors))
+    made, _ = fill(model, [""] * n, truth, 13, 20, seed=seed)
+    errors = [path_error(v, t, slice(13, 21)) for v, t in zip(made, truth)]
+    row("connect two clips of a thing: the same, within 2 px", [same(m, k) and e <= 2 for m, k, e in zip(made, asked, errors)], pixels(errors))
+    both = np.concatenate([truth[:, :13], truth[:, :8], np.roll(truth, 1, 0)[:, :12]], 1)
+    made, _ = fill(model, [""] * n, both, 13, 20, seed=seed)
+    area = (np.linalg.norm(made.astype(np.float32) - world.GROUND, axis=-1) > 60).sum(axis=(2, 3))  # (n, T)
+    row("connect different things: one to be seen in every frame", (area[:, 13:21] >= 0.5 * area[:, [12, 21]].min(axis=1, keepdims=True)).all(1), f"ends kept: {(made[:, :13] == both[:, :13]).all() and (made[:, 21:] == both[:, 21:]).all()}")
+
+    red = [k for k in world.COMBINATIONS if k[1] == "red"]
+    for strength in (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95):
+        asked, captions, truth = clips(red, n, seed + 4, 17, 32, 32, fps)
+        made = complete(model, [p.replace("red", "blue") for p in captions], truth, np.ones(17, bool), strength, seed=seed)
+        errors = [path_error(v, t, slice(None)) for v, t in zip(made, truth)]
+        row(f"edit red to blue, strength {strength}: blue, within 2 px", [read(v)["colour"] == "blue" and e <= 2 for v, e in zip(made, errors)], pixels(errors))
+    return rows
+
+
+def minute(model, n, seconds=60, seed=30_000):
+    """n long videos, read second by second."""
+    c = model.config
+    asked, captions, _ = clips(world.SEEN, n, seed, 1, 32, 32, c.fps)
+    begun = time.time()
+    videos = generate(model, captions, 1 + 4 * round(seconds * c.fps / 4), 32, 32, seed=seed, progress=True)
+    took = time.time() - begun
+    looks, moves, drift = (np.array(x) for x in zip(*(steady(v, k, c.fps) for v, k in zip(videos, asked))))
+    for title, right in (("looks the same", looks), ("moves right", moves)):
+        low, high = np.quantile([right[np.random.default_rng(i).integers(n, size=n)].mean() for i in range(1000)], (0.025, 0.975))  # seconds of a clip are not independent
+        print(f"{seconds} s, {title}: {right.mean():.1%} of {right.size} seconds ({low:.1%} to {high:.1%}); by tenth of the clip: " + " ".join(f"{x.mean():.0%}" for x in np.array_split(right, 10, 1)))
+    print(f"{seconds} s, brightness drifts by {drift.mean():.1%} (95 % of clips below {np.quantile(drift, 0.95):.1%}); {took / n / seconds:.3f} s of computing per second of video")
+
+
 def demo():
-    """The reader on clips that the world rendered: what was drawn, and what it sees."""
+    """Without any flag: the reader on clips that the world rendered, what was drawn, and what it sees."""
     rng = np.random.default_rng(0)
     for scene in (world.scene(rng) for _ in range(6)):
         found = read(world.render(scene))
@@ -137,20 +270,27 @@ def demo():
 
 def main():
     parser = Flags(__doc__)
-    parser.add_argument("--checkpoint", help="what train.py wrote; without it, the reader shows what it sees in a few clips of the world")
+    parser.add_argument("--checkpoint", help="what train.py wrote; default: the newest out/*/model.pt, or else assets/small.pt")
     parser.add_argument("--prompts", type=int, default=256, help="how many, seen and held out each")
+    parser.add_argument("--modes", action="store_true", help="score animate, extend, fill in, connect, edit, and text to video of several sizes and lengths instead")
+    parser.add_argument("--minute", type=int, metavar="SECONDS", help="score videos of so many seconds instead, second by second")
     parser.add_argument("--steps", type=int, help="denoising steps; the config has the default")
     parser.add_argument("--guidance", type=float, help="the config has the default")
     parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim", help="ddim adds no noise on the way, ddpm does")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object in the last line")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     args = parser.parse_args()
-    at_least(args, prompts=1, steps=1, guidance=0)
-    if args.checkpoint is None:
+    at_least(args, prompts=1, minute=2, steps=1, guidance=0)
+    if len(sys.argv) == 1:
         return demo()
-    model = load(args.checkpoint, device(args.device))
+    checkpoint = args.checkpoint or newest()
+    model = load(checkpoint, device(args.device))
     if model.config.data != "world":
-        raise BadInput(f"checkpoint {args.checkpoint}: trained on {model.config.data!r}; only the toy world's videos can be read")
+        raise BadInput(f"checkpoint {checkpoint}: trained on {model.config.data!r}; only the toy world's videos can be read")
+    if args.modes:
+        return modes(model, args.prompts)
+    if args.minute:
+        return minute(model, args.prompts, args.minute)
     report = score(model, args.prompts, steps=args.steps, guidance=args.guidance, eta=float(args.sampler == "ddpm"))
     print(table(report))
     if args.json:

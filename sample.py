@@ -37,7 +37,6 @@ from vae import VAE
 
 ENDINGS = (".mp4", ".gif", ".webp", ".png")
 SHIPPED = Path(__file__).parent / "assets/small.pt"
-OVERLAP = 4  # latent frames that a window takes over from the one before it: 13 frames
 
 
 @dataclass
@@ -109,14 +108,14 @@ def extend(model, prompts, video, frames, backward=False, seed=0, progress=False
     next, so memory does not grow. The prompt is for the first window: from then on the past says what goes on, and it may
     say other things than the prompt did, for example after a bounce. how: steps, guidance, eta."""
     B, T, H, W, _ = video.shape
-    most, total = 1 + (model.config.frames - 1) // 4, T + frames
+    most, total = max(2, 1 + (model.config.frames - 1) // 4), T + frames                # latent frames in a window
     if backward and T < 4:
         raise BadInput(f"{T} frames: to extend it backward a clip needs at least the 4 frames of a latent frame")
     with tqdm(total=frames, desc="frames", disable=not progress or frames <= model.config.frames) as bar:
         while (missing := total - video.shape[1]) > 0:
             have = video.shape[1] // 4 if backward else (video.shape[1] + 3) // 4     # all in latent frames: those there are,
-            new = min((missing + 3) // 4 + (backward or not have), most - min(have, OVERLAP))  # those to invent (the first one of a video has one frame only),
-            old = min(have, most - new)                                               # and those given
+            new = min((missing + (6 if backward or not have else 3)) // 4, most - min(have, most // 2))  # those to invent (the first of a video has one frame only),
+            old = min(have, most - new)                                               # and those given, about half of a window
             gap = np.zeros((B, 4 * (old + new) - 3 - (4 * old if backward else max(0, 4 * old - 3)), H, W, 3), np.uint8)
             window = [gap, video[:, : 4 * old]] if backward else [video[:, video.shape[1] - max(0, 4 * old - 3) :], gap]
             known = np.repeat([not backward and old > 0, backward], [window[0].shape[1], window[1].shape[1]])
@@ -218,7 +217,7 @@ def parse():
     parser.add_argument("--edit", metavar="FILE", help="change this clip to what the prompt says")
     parser.add_argument("--strength", type=float, help="how much an edit may change, above 0, up to 1: the noise level it begins at (default: 0.9)")
     parser.add_argument("--frames", type=int, help="1 + 4k, 1 is an image; the config has the default")
-    parser.add_argument("--seconds", type=float, help="the same in seconds, rounded up")
+    parser.add_argument("--seconds", type=float, help="the same in seconds")
     parser.add_argument("--size", help="HxW in pixels, for example 32x48; default: the config's, or the nearest to what is given")
     parser.add_argument("--checkpoint", help="what train.py wrote; default: the newest out/*/model.pt, or else assets/small.pt")
     parser.add_argument("--out", default="out/sample.gif", help="the file; its ending says mp4, gif, webp or png (a strip)")
@@ -253,7 +252,7 @@ def parse():
 def count(seconds, fps, flag):
     """Seconds, as the user wrote them → frames. Raises BadInput."""
     try:
-        frames = -int(-float(seconds) * fps // 1)
+        frames = max(1, round(float(seconds) * fps)) * (float(seconds) > 0)
     except (ValueError, OverflowError):
         frames = 0
     if not 1 <= frames < 2**20:

@@ -199,6 +199,12 @@ class Curve:
         csv.writer(self.file).writerow([step, repr(loss)])
 
 
+def slim(state):
+    """A checkpoint to give away: what sampling needs, in half precision."""
+    half = lambda weights: {name: weight.half() for name, weight in weights.items()}
+    return {name: state[name] for name in ("config", "words", "scale", "seconds")} | {name: half(state[name]) for name in ("vae", "ema")}
+
+
 def save(path, state):
     """Atomic: a run that is killed while it writes leaves the old file."""
     torch.save(state, f"{path}.part")
@@ -269,6 +275,7 @@ def main():
         os.replace(folder / "model.pt", folder / "model.before.pt")
         print(f"the last run's model is now {folder / 'model.before.pt'}")
     train(trainer, folder)
+    save(folder / "slim.pt", slim(trainer.state()))
 
     model = trainer.model()
     if config.data == "world":

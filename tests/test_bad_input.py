@@ -19,7 +19,6 @@ TRAIN = [  # train.py's words, a part of the answer
     (["--dit-depth", "0"], "dit_depth = 0: expected a number above 0"),
     (["--dit-width", "100"], "dit_head = 64: expected a multiple of 16 that divides dit_width = 100"),
     (["--lr", "nan"], "lr = nan"),
-    (["--lr=-0.1"], "lr = -0.1"),
     (["--null-share", "1.5"], "null_share = 1.5: expected a share between 0 and 1"),
     (["--schedule", "quadratic"], "choose from"),
     (["--device", "tpu"], "choose from"),
@@ -33,21 +32,23 @@ TRAIN = [  # train.py's words, a part of the answer
     (["--config", "bytes"], "--config bytes: not a readable TOML file"),
     (["--config", "typo.toml"], "no knob is called 'frmaes' (did you mean frames?)"),
     (["--config", "type.toml"], "dit_lr = 'fast': expected float"),
-    (["--config", "table.toml"], "frames = [17]: expected int"),
     (["--resume", "missing.pt"], "checkpoint missing.pt: cannot be read"),
     (["--resume", "good.pt", "--lr", "1"], "--resume takes every knob from the checkpoint; leave out --lr"),
     (["--resume", "slim.pt"], "--resume slim.pt: holds no optimiser states"),
     (["--resume", "misfit.pt"], "--resume misfit.pt: does not fit its own config"),
     (["--resume", "good.pt", "--config", "typo.toml"], "leave out --config"),
+    (["--lengths", "5 x"], "lengths = '5 x': 'x' does not fit in; expected for example '9 17'"),
+    (["--lengths", "8"], "the nearest that can: 9 frames of 32x32"),
+    (["--sizes", "32x32 32"], "sizes = '32x32 32': '32' does not fit in"),
+    (["--sizes", "32x30"], "the nearest that can: 17 frames of 32x32"),
+    (["--dit-tokens", "80"], "dit_tokens = 80: one clip of 17 frames of 32x32 has 88"),
     (["--words", "5"], "has 6 words; this model reads up to 5"),
     (["--score-prompts", "0"], "score_prompts = 0: expected a number above 0"),
     (["--name", ".."], "name = '..'"),
     (["surplus"], "unrecognized arguments: surplus"),
 ]
 SAMPLE = [
-    ([], "checkpoint out/tiny/model.pt: cannot be read"),
     ([*PROMPT, "--checkpoint", "missing.pt"], "checkpoint missing.pt: cannot be read"),
-    ([*PROMPT, "--checkpoint", "."], "checkpoint .: cannot be read"),
     ([*PROMPT, "--checkpoint", "truncated.pt"], "checkpoint truncated.pt: cannot be read"),
     ([*PROMPT, "--checkpoint", "empty.pt"], "checkpoint empty.pt: cannot be read"),
     ([*PROMPT, "--checkpoint", "bytes"], "checkpoint bytes: cannot be read"),
@@ -57,7 +58,6 @@ SAMPLE = [
     ([*PROMPT, "--checkpoint", "future.pt"], "future.pt: no knob is called 'warp'"),
     ([*PROMPT, "--size", "32"], "--size 32: expected HEIGHTxWIDTH"),
     ([*PROMPT, "--size", "30x40"], "the nearest that can: 5 frames of 32x40"),
-    ([*PROMPT, "--size", "0x8"], "the nearest that can: 5 frames of 8x8"),
     ([*PROMPT, "--frames", "6"], "the nearest that can: 5 frames of 8x16"),
     ([*PROMPT, "--steps", "0"], "--steps 0: expected 1 or more"),
     ([*PROMPT, "--guidance=-1"], "--guidance -1.0: expected 0 or more"),
@@ -70,6 +70,28 @@ SAMPLE = [
     ([*PROMPT, "--out", "a-file/x.gif"], "--out a-file/x.gif: cannot be written"),
     (["--prompt", "a b c d e f g h i"], "has 9 words; this model reads up to 8"),
     (["--prompt", "@missing.txt"], "missing.txt"),
+    (["--image", "a-file"], "a-file: not a picture or clip that can be read"),
+    (["--video", "bytes", "--extend", "forward", "1"], "bytes: not a picture or clip that can be read"),
+    (["--video", "clip.mp4"], "--video FILE comes with --extend or with --fill"),
+    (["--video", "clip.mp4", "--extend", "forward", "1", "--fill", "1-4"], "--video FILE comes with --extend or with --fill"),
+    (["--image", "a.png", "--edit", "clip.mp4"], "--image --edit: expected one of them"),
+    (["--video", "clip.mp4", "--extend", "sideways", "1"], "--extend sideways: expected forward or backward"),
+    (["--video", "clip.mp4", "--extend", "forward", "soon"], "--extend soon: expected seconds"),
+    (["--video", "clip.mp4", "--extend", "forward", "inf"], "--extend inf: expected seconds"),
+    (["--video", "three.mp4", "--extend", "backward", "1"], "3 frames: to extend it backward a clip needs at least the 4"),
+    (["--video", "clip.mp4", "--fill", "5"], "--fill 5: expected FIRST-LAST"),
+    (["--video", "clip.mp4", "--fill", "8-12"], "frames 8 to 12 of a clip of 9 (0 to 8)"),
+    (["--video", "clip.mp4", "--fill", "0-3"], "frames 0 to 3 of a clip of 9"),
+    (["--video", "clip.mp4", "--fill", "1-4"], "frames 1 to 4 are 4; this model fills in up to 0"),
+    (["--connect", "clip.mp4", "clip.mp4", "0"], "--connect 0: expected seconds"),
+    (["--connect", "clip.mp4", "three.mp4", "0.3"], "to be filled in, a gap needs"),
+    (["--edit", "clip.mp4"], "--edit clip.mp4: expected a --prompt"),
+    (["--edit", "clip.mp4", *PROMPT, "--strength", "1.5"], "--strength 1.5: expected a number above 0, up to 1"),
+    ([*PROMPT, "--strength", "0.5"], "--strength 0.5: expected a number above 0, up to 1, and --edit FILE"),
+    ([*PROMPT, "--frames", "5", "--seconds", "1"], "--frames or --seconds, one of them"),
+    (["--edit", "clip.mp4", *PROMPT, "--frames", "5"], "not for --edit"),
+    ([*PROMPT, "--seconds", "nan"], "--seconds nan: expected seconds"),
+    (["--image", "a.png", "--size", "9x9"], "the nearest that can: 5 frames of 8x8"),
     (["--prompt", "@bytes"], "bytes: expected a text file, a prompt a line"),
 ]
 EVALUATE = [
@@ -84,8 +106,16 @@ class Code:
         return open, ("pwned", "w")
 
 
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    for frames, name in ((9, "clip.mp4"), (3, "three.mp4"), (1, "a.png")):
+        sample.write(folder / name, np.zeros((frames, 8, 16, 3), np.uint8), 12.0)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 @pytest.fixture
-def place(tmp_path, checkpoint):
+def place(tmp_path, checkpoint, clips):
     """A folder of everything that can be wrong, and of one good checkpoint."""
     whole, saved = checkpoint.read_bytes(), torch.load(checkpoint, weights_only=True)
     change = lambda name, **values: torch.save(saved | values, tmp_path / name)
@@ -98,9 +128,11 @@ def place(tmp_path, checkpoint):
     change("misfit.pt", config=saved["config"] | {"dit_depth": 3})
     change("future.pt", config=saved["config"] | {"warp": 1})
     change("real.pt", config=saved["config"] | {"data": "clips"})
-    for name, content in (("syntax", "frames = = 3"), ("typo", "frmaes = 17"), ("type", 'dit_lr = "fast"'), ("table", "frames = [17]")):
+    for name, content in (("syntax", "frames = = 3"), ("typo", "frmaes = 17"), ("type", 'dit_lr = "fast"')):
         (tmp_path / f"{name}.toml").write_text(content)
     (tmp_path / "a-file").write_text("kept")
+    for name, content in clips.items():
+        (tmp_path / name).write_bytes(content)
     (tmp_path / "empty.pt").touch()
     for name in ("folder.gif", "clips", "broken"):
         (tmp_path / name).mkdir()

@@ -1,34 +1,57 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import data
 import sample
-from config import BadInput, Config
+from config import BadInput, Config, tokens
 
-CONFIG = Config(frames=5, height=16, width=24, fps=10.0)
+CONFIG = Config(frames=5, height=16, width=24, fps=10.0, dit_tokens=200)
+MIX = replace(CONFIG, lengths="5 9", sizes="16x24 24x16 16x40", image_share=0.3, late_share=0.4)
 
 
 def test_batch_k_is_a_function_of_seed_and_k():
-    source = data.World(CONFIG, 3)
+    source = data.World(MIX)
     batches = data.stream(source, 0)
     first = [next(batches) for _ in range(3)]
     again = data.stream(source, 2)
-    assert torch.equal(next(again)[0], first[2][0]) and not torch.equal(first[0][0], first[1][0])
+    equal = lambda a, b: all(torch.equal(v, w) and c == list(d) for (v, c), (w, d) in zip(a, b, strict=True))
+    assert equal(next(again), first[2])
     by_workers = data.stream(source, 0, workers=2)
-    for video, captions in first:
-        v, c = next(by_workers)
-        assert torch.equal(v, video) and list(c) == captions
-    assert not torch.equal(data.World(Config(**vars(CONFIG) | {"seed": 1}), 3)[0][0], first[0][0])
+    assert all(equal(batch, next(by_workers)) for batch in first)
+    other = data.World(replace(MIX, seed=1))[0]
+    assert [c for _, c in other] != [c for _, c in first[0]] != [c for _, c in first[1]]
 
 
-def test_lengths_vary_and_the_work_stays_the_same():
-    source, seen = data.World(CONFIG, 4, lengths=True), set()
-    for k in range(20):
-        B, T, H, W, C = source[k][0].shape
-        seen.add(T)
-        assert (H, W, C) == (16, 24, 3) and B == 4 * 5 // T
-    assert seen == {1, 5}
+def test_the_vaes_batches_vary_in_shape_and_have_about_as_many_pixels():
+    source, seen = data.World(MIX, "vae"), set()
+    for k in range(100):
+        (video, _), = source[k]
+        B, T, H, W, _ = video.shape
+        seen.add((T, H, W))
+        assert B == 1 or 0.6 < B * T * H * W / (MIX.vae_batch * 5 * 16 * 24) < 1.6
+    assert seen == {(T, *size) for T in (1, 5, 9) for size in ((16, 24), (24, 16), (16, 40))}
+
+
+def test_a_batch_is_a_number_of_tokens_and_nearly_none_is_wasted():
+    config = Config(lengths="9 17 33", sizes="32x32 32x56 56x32 24x32", image_share=0.2, late_share=0.25, dit_tokens=4096)
+    source, shares, images, clips, nameless = data.World(config), [], 0, 0, 0
+    source.clip = lambda rng, which, *shape: (np.zeros((*shape, 0)), "")  # only what is drawn is looked at
+    for k in range(1000):
+        batch = source[k]
+        shares.append(sum(tokens(config, *video.shape[1:4]) * len(video) for video, _ in batch) / config.dit_tokens)
+        images += sum(len(video) for video, _ in batch if video.shape[1] == 1)
+        clips += sum(len(video) for video, _ in batch)
+    assert np.mean(shares) >= 0.98 and max(shares) <= 1 and images / clips == pytest.approx(0.2, abs=0.04)
+
+
+def test_only_clips_that_show_it_from_the_start_are_told_to_move():
+    captions = [c for k in range(30) for video, group in data.World(MIX)[k] if video.shape[1] > 1 for c in group]
+    assert {len(c.split()) for c in captions} == {0, 3, 6}
+    assert np.mean([len(c.split()) < 6 for c in captions]) == pytest.approx(0.4, abs=0.1)
+    assert {len(c.split()) for k in range(30) for video, group in data.World(MIX)[k] if video.shape[1] == 1 for c in group} == {0, 3}
 
 
 def test_floats_and_bytes():
@@ -63,9 +86,9 @@ def test_a_folder_gives_frame_exact_windows_at_the_configs_rate(folder):
 
 
 def test_broken_files_are_named_once_and_skipped(folder, capfd):
-    source = data.source(Config(**vars(CONFIG) | {"data": str(folder)}), 4)
+    source = data.source(replace(CONFIG, data=str(folder)))
     assert source.words() == ["a", "b", "broken", "clip", "never", "read", "short"]
-    captions = {c for k in range(20) for c in source[k][1]}
+    captions = {c for k in range(20) for _, group in source[k] for c in group}
     err = capfd.readouterr().err
     assert captions == {"clip a", "clip b"}
     for name, why in (("broken", "Invalid data"), ("short", "0.20 s long; 5 frames at 10 per second need 0.40 s"), ("silent", "no readable caption")):
@@ -73,8 +96,30 @@ def test_broken_files_are_named_once_and_skipped(folder, capfd):
         assert len(lines) == 1 and why in lines[0]
 
 
+def test_a_clip_keeps_its_own_framing_and_a_length_that_it_has(folder):
+    config = replace(CONFIG, data=str(folder), lengths="5 13 65", sizes="16x40 40x16", image_share=0.2)
+    shapes = {(tuple(video.shape[1:4]), c) for k in range(20) for video, group in data.source(config)[k] for c in group}
+    lengths = {name: {T for (T, *_), c in shapes if c == f"clip {name}"} for name in ("a", "b", "short")}
+    assert lengths == {"a": {1, 5, 13}, "b": {1, 5, 13}, "short": {1}}                            # an image of it will do
+    assert {(H, W) for (_, H, W), c in shapes if c == "clip a"} == {(16, 40)} and {(H, W) for (_, H, W), c in shapes if c == "clip b"} == {(40, 16)}
+
+
+def test_anything_that_shows_can_be_opened(folder):
+    grey = data.open_clip(folder / "b.mp4", CONFIG, (40, 20))
+    assert grey.shape == (20, 40, 20, 3) and np.ptp(grey, axis=(1, 2, 3)).max() <= 3
+    assert len(data.open_clip(folder / "a.mp4", CONFIG)) == 20                                   # 60 frames at 30 a second, read at 10
+    picture = np.zeros((20, 64), np.uint8)
+    picture[:, 16:48] = 200                                                                      # the middle: 32 wide, scaled by 0.8
+    data.iio.imwrite(folder / "p.png", picture)
+    still = data.open_clip(folder / "p.png", CONFIG, (16, 24))
+    assert still.shape == (1, 16, 24, 3) and (still == 200).mean() > 0.95
+    for name in ("broken.mp4", "a.txt", "nowhere.gif", "."):
+        with pytest.raises(BadInput, match="not a picture or clip that can be read"):
+            data.open_clip(folder / name, CONFIG)
+
+
 def test_folders_without_clips_are_refused(tmp_path):
     with pytest.raises(BadInput, match="expected 'world' or a folder"):
-        data.source(Config(data=str(tmp_path / "nowhere")), 1)
+        data.source(Config(data=str(tmp_path / "nowhere")))
     with pytest.raises(BadInput, match="not one clip"):
-        data.source(Config(data=str(tmp_path)), 1)[0]
+        data.source(Config(data=str(tmp_path)))[0]

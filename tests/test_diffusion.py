@@ -81,42 +81,68 @@ def test_samplers_find_a_gaussian(kind, target, eta):
     schedule = Schedule(kind)
 
     def perfect(x, level, words):
+        x, level = x[0], level[0]
         alpha, sigma = (f(level[:, None, :, None, None]) for f in (schedule.alpha, schedule.sigma))
         x_0 = 2 + 0.25 * alpha / (0.25 * alpha**2 + sigma**2) * (x - 2 * alpha)
         a, b = mixture(target, alpha, sigma)
-        return a * (x - alpha * x_0) / sigma + b * x_0
+        return [a * (x - alpha * x_0) / sigma + b * x_0]
 
     x = sample(perfect, torch.zeros(4000, 1), lambda: torch.randn(4000, 1, 1, 1, 1), schedule, target, 200, eta, 1.0)
     assert x.mean().item() == pytest.approx(2, abs=0.06) and x.std().item() == pytest.approx(0.5, abs=0.04)
 
 
 def test_guidance_acts_on_all_channels():
-    network = lambda x, level, words: x + words.sum(1)[:, None, None, None, None] * torch.arange(1.0, 5)[:, None, None, None]
+    one = lambda x, level, words: x + words.sum(1)[:, None, None, None, None] * torch.arange(1.0, 5)[:, None, None, None]
+    network = lambda *groups: [one(*group) for group in zip(*groups)]
     x, level, words = torch.randn(2, 4, 3, 2, 2), torch.ones(2, 3), torch.ones(2, 2, dtype=torch.long)
-    null, full = network(x, level, 0 * words), network(x, level, words)
+    null, full = one(x, level, 0 * words), one(x, level, words)
     for w, expected in ((0, null), (1, full), (3, null + 3 * (full - null))):
         torch.testing.assert_close(guide(network, x, level, words, w), expected)
+    once = lambda *groups: network(*groups) if len(groups[0]) == 1 else pytest.fail("two passes where one would do")
+    assert torch.equal(guide(once, x, level, 0 * words, 3), null)
 
 
 def test_given_frames_stay_and_enter_at_level_0():
     latents, given, seen = torch.randn(2, 3, 4, 2, 2), torch.tensor([[True, False, False, True]] * 2), []
 
     def network(x, level, words):
-        seen.append(level)
-        assert torch.equal(x[:, :, given[0]], latents[:, :, given[0]])
-        return torch.ones_like(x)
+        seen.append(level[0])
+        assert torch.equal(x[0][:, :, given[0]], latents[:, :, given[0]])
+        return [torch.ones_like(x[0])]
 
     x = sample(network, torch.zeros(2, 1), lambda: torch.randn(2, 3, 4, 2, 2), Schedule("flow"), "velocity", 3, 0.0, 1.0, (latents, given))
     assert torch.equal(x[:, :, given[0]], latents[:, :, given[0]]) and (x[:, :, 1:3] != latents[:, :, 1:3]).all()
     assert all((level[given] == 0).all() and (level[~given] > 0).all() for level in seen)
 
 
+def test_an_edit_begins_with_the_clip_at_a_level_in_between():
+    latents, given, seen = torch.randn(2, 3, 4, 2, 2), torch.zeros(2, 4, dtype=torch.bool), []
+
+    def network(x, level, words):
+        seen.append((x[0], level[0]))
+        return [torch.zeros_like(x[0])]
+
+    for noise in (torch.zeros_like(latents), torch.randn_like(latents)):
+        sample(network, torch.zeros(2, 1), lambda: noise, Schedule("flow"), "velocity", 3, 0.0, 1.0, (latents, given), 0.6)
+        torch.testing.assert_close(seen[0], (0.4 * latents + 0.6 * noise, torch.full((2, 4), 0.6)))
+        seen.clear()
+
+
 def test_the_loss_counts_only_what_was_invented():
-    level = torch.tensor([[0.0, 0.5, 0.5], [0.5, 0.5, 0.5]])
-    wrong = lambda x, level, words: torch.where(level[:, None, :, None, None] == 0, 100.0, 0.0).expand_as(x)
-    x_0 = torch.ones(2, 3, 3, 2, 2)
-    torch.testing.assert_close(loss(wrong, x_0, None, level, torch.zeros_like(x_0), Schedule("flow"), "velocity"), torch.ones(2))
-    drawn = diffusion.draw_levels(2000, 4, Config(given_share=0.25, level_shift=0.0))
-    assert (drawn[:, 0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.05)
-    assert (drawn[:, 1:] == drawn[:, 1:2]).all() and drawn[:, 1].median().item() == pytest.approx(0.5, abs=0.03)
-    assert (diffusion.draw_levels(100, 1, Config(given_share=1.0)) > 0).all()
+    level = [torch.tensor([[0.0, 0.5, 0.5], [0.5, 0.5, 0.5]]), torch.full((1, 1), 0.5)]
+    x_0 = [torch.ones(2, 3, 3, 2, 2), torch.ones(1, 3, 1, 4, 2)]
+    wrong = lambda x, level, words: [torch.where(one[:, None, :, None, None] == 0, 100.0, 0.0).expand_as(part) for part, one in zip(x, level)]
+    torch.testing.assert_close(loss(wrong, x_0, [None, None], level, [torch.zeros_like(x) for x in x_0], Schedule("flow"), "velocity"), torch.ones(3))
+
+
+def test_every_kind_of_given_frames_is_trained_as_often_as_the_table_says():
+    drawn = diffusion.draw_levels(4000, 6, Config(given_share=0.5, level_shift=0.0))
+    given, own = drawn == 0, (drawn.diff(dim=1) != 0).all(1) & (drawn > 0).all(1)
+    share = lambda mask: mask.float().mean().item()
+    assert share(given.any(1)) == pytest.approx(0.45, abs=0.03) and share(own) == pytest.approx(0.05, abs=0.02) and not given.all(1).any()
+    only_first, starts, ends = given[:, 0] & ~given[:, 1:].any(1), given[:, 0] & ~given[:, -1], given[:, -1] & ~given[:, 0]
+    both = given[:, 0] & given[:, -1]
+    assert share(only_first) > 0.15 and share(starts) > 0.25 and share(ends) == pytest.approx(0.08, abs=0.03) and share(both) > 0.03
+    whole = drawn[~given.any(1) & ~own]
+    assert (whole == whole[:, :1]).all() and whole.median().item() == pytest.approx(0.5, abs=0.03)
+    assert (diffusion.draw_levels(100, 1, Config(given_share=1.0)) > 0).all() and (diffusion.draw_levels(500, 2, Config(given_share=1.0)) > 0).any(1).all()

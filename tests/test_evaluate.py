@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import evaluate
 import world
@@ -56,8 +57,46 @@ def test_wilsons_interval():
     assert 0.98 < low < high == pytest.approx(1)
 
 
+def test_a_minute_of_the_world_is_steady_and_every_fault_shows():
+    asked = ("triangle", "white", "up", "quickly")
+    truth = clip(asked, np.random.default_rng(4), 240)
+    looks, moves, drift = evaluate.steady(truth, asked, 12.0)
+    assert looks.all() and moves.all() and len(looks) == 20 and drift < 0.01
+    faulty = lambda change: evaluate.steady(np.concatenate([truth[:120], change(truth[120:])]), asked, 12.0)
+    assert faulty(lambda v: v * np.uint8([1, 1, 0]))[0].sum() == 10                                      # yellow from half-time on
+    assert faulty(lambda v: np.repeat(v[::2], 2, 0)[:60].repeat(2, 0))[1].sum() <= 12                    # half as fast, in jumps
+    assert not evaluate.steady(np.roll(truth, 12, 1), asked, 12.0)[1].all()                              # half of it beyond a wall
+    assert faulty(lambda v: v // 2)[2] > 0.05
+    gone = truth.copy()
+    gone[125] = world.GROUND
+    assert not evaluate.steady(gone, asked, 12.0)[0][10]
+
+
+@pytest.mark.parametrize("combination", world.COMBINATIONS[::13])
+def test_the_worlds_own_long_videos_score_full_marks(combination):
+    looks, moves, _ = evaluate.steady(clip(combination, np.random.default_rng(5), 361), combination, 12.0)
+    assert looks.all() and moves.mean() > 0.95
+
+
+def test_paths_are_compared_in_pixels():
+    rng = np.random.default_rng(6)
+    video = clip(("circle", "red", "left", "slowly"), rng)
+    assert evaluate.path_error(np.roll(video, 1, 1), video, slice(4, 9)) == pytest.approx(1, abs=0.05) and evaluate.path_error(video, video, slice(0, 3)) == 0
+    assert evaluate.path_error(np.full_like(video, 18), video, slice(0, 3)) == np.inf
+    assert evaluate.seam(video, 8) == pytest.approx([-0.15 * 32 / 12, 0], abs=0.02)
+
+
+def test_every_mode_is_scored(command, checkpoint, tmp_path):
+    saved = torch.load(checkpoint, weights_only=True)
+    torch.save(saved | {"config": saved["config"] | {"frames": 33}}, tmp_path / "long.pt")
+    code, out, err = command(evaluate, "--checkpoint", "long.pt", "--modes", "--prompts", 1, "--device", "cpu")
+    assert code == 0 and out.count(" of 1   ") == 27, err + out
+    code, out, err = command(evaluate, "--checkpoint", "long.pt", "--minute", 6, "--prompts", 2, "--device", "cpu")
+    assert code == 0 and "6 s, looks the same" in out and "of 12 seconds" in out, err
+
+
 def test_the_command_ends_with_one_json_object(command, checkpoint):
     code, out, err = command(evaluate, "--checkpoint", checkpoint, "--json", "--prompts", 2, "--device", "cpu")
     report = json.loads(out.splitlines()[-1])
-    assert code == 0 and report["ceiling"]["all"] == 1 and set(report["vae_psnr"]) == {"1", "5", "17", "33"}
+    assert code == 0 and report["ceiling"]["shape"] == 1 and set(report["vae_psnr"]) == {"1", "5", "17", "33"}
     assert set(report["seen"]) == set(report["held_out"]) == {"all", *evaluate.ATTRIBUTES} and report["train_seconds"] > 0

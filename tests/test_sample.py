@@ -1,22 +1,16 @@
+import os
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import config
 import sample
 from config import BadInput
 
 PROMPTS = ["a red circle moving left slowly", "a blue square moving up quickly", "a red triangle moving left slowly"]
-
-
-@pytest.fixture(scope="module")
-def model(checkpoint):
-    model = sample.load(checkpoint)
-    torch.manual_seed(0)
-    for p in model.dit.parameters():  # three steps of training teach nothing: make it say something
-        p.data += 0.1 * torch.randn_like(p)
-    return model
 
 
 def test_a_prompts_video_depends_on_its_seed_and_not_on_its_neighbours(model):
@@ -70,3 +64,16 @@ def test_the_command(command, checkpoint, tmp_path):
     assert note == f"{PROMPTS[1]} | seed 1 | checkpoint {sample.load(checkpoint).hash}"
     code, out, err = command(sample, "--prompt", "a read circle", "--checkpoint", checkpoint, "--out", "c.png")
     assert code == 0 and "did you mean red?" in err
+
+
+def test_the_checkpoint_that_comes_with_the_repository(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert sample.newest() == str(sample.SHIPPED) and sample.SHIPPED.stat().st_size <= 12e6
+    parser = config.Flags("")
+    config.add_flags(parser)
+    assert sample.load(sample.newest()).config == config.from_flags(parser.parse_args(["--config", str(sample.SHIPPED.parents[1] / "configs/small.toml")]))
+    for name in ("old", "new"):  # what was trained here comes first, the latest of it
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "model.pt").touch()
+    os.utime(tmp_path / "out/old/model.pt", (0, 0))
+    assert sample.newest() == "out/new/model.pt"

@@ -16,7 +16,7 @@ def curve(folder, stage="dit"):
 
 def start(config, folder):
     folder.mkdir()
-    return train.Trainer(config, data.source(config, 1).words(), "cpu")
+    return train.Trainer(config, data.source(config).words(), "cpu")
 
 
 def test_muons_update_has_equal_singular_values():
@@ -44,10 +44,10 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path
     class Killed(Exception):
         pass
 
-    def kill(self, video, captions, loss_of=getattr(train.Trainer, f"{killed_in}_loss")):
+    def kill(self, groups, loss_of=getattr(train.Trainer, f"{killed_in}_loss")):
         if self.steps[killed_in] == at:
             raise Killed
-        return loss_of(self, video, captions)
+        return loss_of(self, groups)
 
     broken = start(config, tmp_path / "broken")
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -84,23 +84,32 @@ def test_the_sampled_model_is_the_average_of_the_weights(config, tmp_path, monke
 def test_latents_have_variance_1_after_the_measured_scale(config, tmp_path):
     trainer = start(config, tmp_path / "run")
     train.train(trainer, tmp_path / "run")
-    video = data.to_float(data.World(config, 64)[123][0])
+    (video, _), = data.World(replace(config, dit_tokens=64 * 12))[123]
+    video = data.to_float(video)
     assert (trainer.vae.encode(video)[0] * trainer.scale).std().item() == pytest.approx(1, abs=0.1)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_keeps_the_checkpoint(config, tmp_path, monkeypatch):
     trainer = start(replace(config, dit_steps=6, save_minutes=0.0), tmp_path / "run")
     good = train.Trainer.dit_loss
-    monkeypatch.setattr(train.Trainer, "dit_loss", lambda self, v, c: good(self, v * (float("nan") if self.steps["dit"] == 4 else 1), c))
+    monkeypatch.setattr(train.Trainer, "dit_loss", lambda self, groups: good(self, [(v * (float("nan") if self.steps["dit"] == 4 else 1), c) for v, c in groups]))
     with pytest.raises(BadInput, match="dit step 4: the loss is nan, its gradient's norm nan; most often a learning rate"):
         train.train(trainer, tmp_path / "run")
     assert sample.read_checkpoint(tmp_path / "run/model.pt")[0]["steps"] == {"vae": 3, "dit": 4}
 
 
+def test_a_checkpoint_to_give_away_is_the_same_in_half_precision(checkpoint, tmp_path):
+    train.save(tmp_path / "slim.pt", train.slim(torch.load(checkpoint, weights_only=True)))
+    whole, half = sample.load(checkpoint), sample.load(tmp_path / "slim.pt")
+    for a, b in zip([*whole.vae.parameters(), *whole.dit.parameters()], [*half.vae.parameters(), *half.dit.parameters()], strict=True):
+        assert b.dtype == torch.float32 and torch.equal(a.half().float(), b)
+    assert (tmp_path / "slim.pt").stat().st_size < checkpoint.stat().st_size / 2 and (half.config, half.words, half.scale) == (whole.config, whole.words, whole.scale)
+
+
 def test_a_new_run_keeps_the_last_ones_model(command, config, tmp_path):
-    words = [w for k in ("vae_steps", "dit_steps", "frames", "height", "width", "vae_width", "dit_width", "dit_head", "dit_depth", "score_prompts")
+    words = [w for k in ("vae_steps", "dit_steps", "frames", "height", "width", "vae_width", "dit_width", "dit_head", "dit_depth", "dit_tokens", "score_prompts")
              for w in (f"--{k.replace('_', '-')}", getattr(config, k))]
     for _ in range(2):
         code, out, err = command(train, "--out", tmp_path / "run", "--device", "cpu", *words)
         assert code == 0 and "reader's ceiling" in out, err
-    assert {"model.pt", "model.before.pt", "sample.gif", "dit-loss.csv"} <= {p.name for p in (tmp_path / "run").iterdir()}
+    assert {"model.pt", "slim.pt", "model.before.pt", "sample.gif", "dit-loss.csv"} <= {p.name for p in (tmp_path / "run").iterdir()}

@@ -52,6 +52,34 @@ def test_nothing_looks_ahead(vae):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("piece", (4, 8))
+def test_pieces_give_what_the_whole_gives(vae, monkeypatch, piece):
+    video = torch.randn(2, 3, 33, 8, 12)
+    latent = vae.encode(video)[0]
+    decoded = vae.decode(latent)
+    calls = []
+    vae.encoder[0].register_forward_hook(lambda layer, args, out: calls.append(out.shape[2]))
+    monkeypatch.setattr("vae.PIECE", piece)
+    torch.testing.assert_close(vae.encode(video)[0], latent, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(vae.decode(latent), decoded, atol=1e-5, rtol=1e-5)
+    assert calls == [1 + piece] + [piece] * (32 // piece - 1)
+
+
+@torch.no_grad()
+def test_what_is_given_is_known_pixels_and_nothing_else(vae):
+    video = torch.randn(3, 3, 13, 8, 12)
+    known = torch.zeros(3, 13, dtype=torch.bool)
+    known[0, :5], known[1, 8:], known[2, 0], known[2, 4:9] = True, True, True, True
+    latents, given = vae.encode_known(video, known)
+    assert given.tolist() == [[True, True, False, False], [False, False, False, True], [True, False, True, False]]  # whole latent frames only
+    noise = torch.where(known[:, None, :, None, None], video, 9 * torch.randn_like(video))
+    assert torch.equal(vae.encode_known(noise, known)[0], latents)
+    torch.testing.assert_close(latents[0, :, :2], vae.encode(video[:1, :, :5])[0][0])  # the past is known: as it is in the whole clip
+    held = torch.cat([video[1:2, :, 8:9].expand(-1, -1, 8, -1, -1), video[1:2, :, 8:]], 2)
+    torch.testing.assert_close(latents[1], vae.encode(held)[0][0])
+
+
+@torch.no_grad()
 def test_an_image_is_a_clip_of_one_frame(vae):
     video = torch.randn(2, 3, 5, 8, 12)
     torch.testing.assert_close(vae.encode(video[:, :, :1])[0], vae.encode(video)[0][:, :, :1])
