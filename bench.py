@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import clips
 import data
 import evaluate
 import sample
@@ -34,7 +35,7 @@ def seconds(work, least=1.0):
 
 
 def speed():
-    """What the two CPU switches bring (config.device, dit.attention_for), and where a training step's time goes."""
+    """What the two CPU switches bring (config.device, patches.attention), and where a training step's time goes."""
     c, place = Config(), torch.device("cpu")
     a, b = torch.randn(c.dit_tokens, c.dit_width), torch.randn(4 * c.dit_width, c.dit_width)
     for precision in ("highest", "medium"):
@@ -51,7 +52,7 @@ def speed():
         print(f"attention of {B} x {N} tokens, forward and backward: plain {plain:.1f} ms, fused {fused:.1f} ms")
     trainer = train.Trainer(c, data.World(c).words(), place)
     source = data.World(c)
-    groups = [(data.to_float(video.to(place)), captions) for video, captions in source[0]]
+    groups = [(clips.to_float(video.to(place)), captions) for video, captions in source[0]]
     muon, adam = trainer.optimisers["dit"]
     loss = lambda: trainer.dit_loss(groups)[0]
     whole = {"draw the clips": lambda: source[0], "encode them": lambda: [trainer.encode(video) for video, _ in groups], "encode, forward": loss,

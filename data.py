@@ -13,25 +13,14 @@ import sys
 from pathlib import Path
 
 import av
-import imageio.v3 as iio
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import text
 import world
+from clips import nearest, probe, read
 from config import BadInput, clip_shapes, tokens
-
-
-def to_float(video):
-    """(B, T, H, W, 3) uint8 → (B, 3, T, H, W) float in [-1, 1]"""
-    return torch.as_tensor(video).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-
-
-def to_uint8(video):
-    """(B, 3, T, H, W) float → (B, T, H, W, 3) uint8 numpy. Values beyond [-1, 1] saturate, as on any screen."""
-    return ((video.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 4, 1).cpu().numpy()
 
 
 WARNED = set()
@@ -133,7 +122,11 @@ class Folder(World):
     def lasts(self, path, frames):
         """Whether a clip can be read and is long enough for so many frames."""
         if path not in self.probed:
-            self.probed[path] = probe(path)
+            try:
+                self.probed[path] = probe(path)
+            except (av.FFmpegError, ValueError) as error:
+                self.probed[path] = 0.0, 0.0
+                skip(path, error)
         ratio, length = self.probed[path]
         return ratio > 0 and length >= (frames - 1) / self.config.fps
 
@@ -145,83 +138,6 @@ class Folder(World):
             except (av.FFmpegError, ValueError) as error:
                 skip(path, error)
         raise BadInput(f"data = {self.config.data!r}: not one clip.mp4 with its clip.txt could be read")
-
-
-def nearest(sizes, ratio):
-    """Of (height, width) sizes the one whose aspect ratio is nearest to ratio = width / height."""
-    return min(sizes, key=lambda size: abs(np.log(size[1] / size[0] / ratio)))
-
-
-def probe(path):
-    """A clip's (width / height, seconds); (0, 0) where it cannot be read."""
-    try:
-        with av.open(str(path)) as file:
-            stream = file.streams.video[0]
-            return stream.width / stream.height, seconds(file, stream)
-    except (av.FFmpegError, ValueError, IndexError, ZeroDivisionError) as error:
-        skip(path, error)
-        return 0.0, 0.0
-
-
-def seconds(file, stream):
-    return float((stream.duration or 0) * stream.time_base) or (file.duration or 0) / av.time_base
-
-
-def read(path, frames, height, width, fps, rng):
-    """A random window of a clip → (T, H, W, 3) uint8. Raises BadInput where the clip is shorter than the window."""
-    with av.open(str(path)) as file:
-        if not file.streams.video:
-            raise BadInput("no video in it")
-        stream = file.streams.video[0]
-        stream.codec_context.thread_count = 1                                        # clips are small, and batches are drawn in parallel
-        length = seconds(file, stream)
-        begin = float((stream.start_time or 0) * stream.time_base)
-        if length < (frames - 1) / fps:
-            raise BadInput(f"{length:.2f} s long; {frames} frames at {fps:g} per second need {(frames - 1) / fps:.2f} s")
-        start = begin + rng.uniform(0, max(0.0, length - frames / fps))
-        wanted = start + np.arange(frames) / fps
-        file.seek(int(start / stream.time_base), stream=stream)                     # to the last key frame before it
-        video, shown = [], None                                                     # shown is on screen until the next frame's time
-        for frame in itertools.chain(file.decode(stream), [None]):
-            while shown and len(video) < frames and (frame is None or (frame.time or 0) > wanted[len(video)] + 1e-6):
-                video.append(shown)
-            if len(video) == frames:
-                break
-            if frame is not None and frame.time is None:
-                raise BadInput("its frames have no times")
-            shown = frame
-        if not video:
-            raise BadInput("no frame could be decoded")
-        scale = max(height / video[0].height, width / video[0].width)
-        h, w = max(height, round(video[0].height * scale)), max(width, round(video[0].width * scale))
-        top, left = (h - height) // 2, (w - width) // 2
-        scaled = {id(f): f.reformat(w, h, "rgb24", interpolation="AREA").to_ndarray() for f in video}  # once, also where a frame is shown twice
-        return np.stack([scaled[id(f)][top : top + height, left : left + width] for f in video])
-
-
-def open_clip(path, config, size=None):
-    """A picture or a clip, anything that imageio reads → (T, H, W, 3) uint8 at the config's frame rate.
-
-    It is scaled to cover `size` (None: of the training sizes the one nearest to its own aspect ratio), and the middle is cut out. Raises BadInput."""
-    try:
-        with iio.imopen(path, "r") as file:
-            meta = file.metadata()
-            frames = [np.atleast_3d(frame) for frame in file.iter()]
-    except (OSError, ValueError, StopIteration, SyntaxError, av.FFmpegError) as error:
-        raise BadInput(f"{path}: not a picture or clip that can be read ({(str(error) or type(error).__name__).splitlines()[0][:100]})")
-    fps = meta.get("fps") or 1000 / (meta.get("duration") or 1000 / config.fps)
-    count = max(1, round(len(frames) / fps * config.fps)) if len(frames) > 1 else len(frames)
-    if not frames:
-        raise BadInput(f"{path}: holds no frame")
-    video = np.stack([frames[min(int((i + 0.5) / config.fps * fps), len(frames) - 1)] for i in range(count)])
-    video = np.repeat(video, 3, -1) if video.shape[-1] == 1 else video[..., :3]
-    H, W = video.shape[1:3]
-    height, width = size or nearest(clip_shapes(config)[1], W / H)
-    scale = max(height / H, width / W)
-    h, w = max(height, round(H * scale)), max(width, round(W * scale))
-    x = F.interpolate(torch.from_numpy(np.ascontiguousarray(video)).permute(0, 3, 1, 2).float(), (h, w), mode="area" if scale <= 1 else "nearest")
-    x = x[:, :, (h - height) // 2 :, (w - width) // 2 :][:, :, :height, :width]
-    return x.round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def source(config, stage="dit"):

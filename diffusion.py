@@ -82,7 +82,7 @@ def draw_levels(B, t, config):
         first frame given (at level 0)      animate a still
         first frames given                  extend forward
         last frames given                   extend backward
-        both ends given                     fill in, connect
+        both ends given                     fill in, connect; where the gap reaches the end, extend
         any frames given                    whatever else is asked
         each frame at its own level         what is given need not be perfect (Diffusion Forcing, Chen et al. 2024)
 
@@ -139,11 +139,11 @@ def sample(network, words, noise, schedule, target, steps, eta, guidance, known=
 
     words (B, L) ids; noise: a function that returns fresh (B, Z, t, h, w) noise each time it is called; eta 0 DDIM ... 1 DDPM
     known: None, or (latents (B, Z, t, h, w), given (B, t) bool): frames that are given stay as they are, at level 0
-    start: the level at which the rest begins, with the latents' mix; below 1 that edits them (SDEdit, Meng et al. 2022)."""
+    start: the level at which what is not given begins; below 1 it begins as a mix of latents and noise, so they are edited (SDEdit, Meng et al. 2022)."""
     x = noise()
     latents, given = known or (torch.zeros_like(x), torch.zeros(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device))
     keep, visited = given[:, None, :, None, None], levels(steps, schedule, target, start).tolist()  # keep (B, 1, t, 1, 1)
-    x = torch.where(keep, latents, schedule.mix(latents, x, start) if start < 1 else x)
+    x = torch.where(keep, latents, schedule.mix(latents, x, visited[0]) if start < 1 else x)
     for t, s in tqdm(list(zip(visited, visited[1:])), desc="sampling", disable=not progress):
         output = guide(network, x, torch.where(given, 0.0, t), words, guidance)
         now, then = (schedule.alpha(t), schedule.sigma(t)), (schedule.alpha(s), schedule.sigma(s))

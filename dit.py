@@ -47,7 +47,7 @@ class Block(nn.Module):
 
 
 def norm(x):
-    """Each token (or head) to mean 0 and variance 1. No weights: before the layers the modulation has its own, in QK-norm it needs none."""
+    """Each token (or head) to mean 0 and variance 1. No learned weights: the modulation that follows scales and shifts; QK-norm needs neither."""
     return F.layer_norm(x, x.shape[-1:])
 
 
@@ -99,7 +99,8 @@ class DiT(nn.Module):
             grids.append(grid)
         tokens = pack([torch.cat([self.words(ids), self.patches(patchify(latents, self.patch))], 1) for latents, ids in zip(x, words)])  # (M, D)
         cos, sin = rope(pack(place).to(tokens.device), self.head)                              # (M, 2, head / 2) twice
-        # Rotations tell differences of places only, but the frame's edges are somewhere: the same cosines and sines, counted from both ends, are added, too.
+        # Rotation shows only differences of places. So that a token also knows where the edges are, its cosines and sines, counted from
+        # the first and from the last frame, row and column, are added.
         tokens = tokens + self.place(torch.cat([cos, sin], 2).flatten(1))
         turn = cos[:, :1], sin[:, :1]                                                          # (M, 1, head / 2), for all heads
 

@@ -2,8 +2,8 @@
 
 `patchify` cuts the (latent) video into bricks and lays each brick's numbers in a row; `unpatchify` is its exact inverse. With
 a linear layer behind it, patchify is a Conv3d whose stride is its kernel. A token's place is (time, row, column); it turns the
-token's queries and keys (`rope`), so that attention between two tokens depends on the difference of their places. Nothing
-knows the size of the grid: other lengths, sizes and aspect ratios need no other code.
+token's queries and keys (`rope`), so that attention between two tokens depends on the difference of their places. No code
+depends on the size of the grid: other lengths, sizes and aspect ratios need no other code.
 
 Clips of different lengths and sizes, images among them, are laid end to end in one sequence (`pack`), so that a batch is a number
 of tokens, and none of them is padding. All that a transformer does to single tokens runs over the whole sequence; `attention`

@@ -7,8 +7,8 @@
     python sample.py --connect a.mp4 b.mp4 0.7                         seconds in between
     python sample.py --edit clip.mp4 --strength 0.9 --prompt "a blue circle moving left slowly"
 
-They are one function. `complete` takes a video of which some frames are known, encodes what is known, denoises the rest beside it
-at level 0 (diffusion.sample) and decodes. Text to video is a video of which nothing is known, a still to animate is known frame 0,
+They are one function. `complete` takes a video of which some frames are known, encodes what is known, holds it at level 0, denoises
+the rest beside it (diffusion.sample) and decodes. Text to video is a video of which nothing is known, a still to animate is known frame 0,
 an edit begins at a level below 1. `extend` calls it again and again where one sequence is too short, `fill` finds the sequence around a gap.
 
 `write` saves a video in the format of the file's ending; the command puts prompt, seed and the checkpoint's hash into its metadata.
@@ -30,12 +30,11 @@ from tqdm import tqdm
 
 import diffusion
 import text
+from clips import check_path, open_clip, to_float, to_uint8, write
 from config import BadInput, Config, Flags, at_least, check_size, device, from_dict, run
-from data import open_clip, to_float, to_uint8
 from dit import DiT
 from vae import VAE
 
-ENDINGS = (".mp4", ".gif", ".webp", ".png")
 SHIPPED = Path(__file__).parent / "assets/small.pt"
 
 
@@ -95,7 +94,7 @@ def complete(model, prompts, video, known, strength=None, steps=None, guidance=N
         generators = [torch.Generator().manual_seed(seed + first + i) for i in range(len(given))]
         noise = lambda: torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(place)
         z = diffusion.sample(model.dit, words[part], noise, diffusion.Schedule(c.schedule), c.target, steps or c.sample_steps, eta,
-                             c.guidance if guidance is None else guidance, (latents * model.scale, given), strength or 1.0, progress)
+                             c.guidance if guidance is None else guidance, (latents * model.scale, given), 1.0 if strength is None else strength, progress)
         stay = given.repeat_interleave(4, 1)[:, 3:, None, None, None].cpu().numpy()   # (B, T, 1, 1, 1)
         made.append(np.where(stay, video[part], to_uint8(model.vae.decode(z / model.scale))))
     return np.concatenate(made)
@@ -104,23 +103,26 @@ def complete(model, prompts, video, known, strength=None, steps=None, guidance=N
 def extend(model, prompts, video, frames, backward=False, seed=0, progress=False, **how):
     """A video (B, T, H, W, 3) → (B, T + frames, H, W, 3), with new frames behind it or before it.
 
-    Up to config.frames stand in one sequence. Beyond, windows of that length follow each other, the last frames of one given to the
-    next, so memory does not grow. The prompt is for the first window: from then on the past says what goes on, and it may
-    say other things than the prompt did, for example after a bounce. how: steps, guidance, eta."""
+    Up to config.frames stand in one sequence. Beyond, windows of that length follow each other, the last half of one given to the next,
+    so the networks' memory does not grow. The prompt is for the first window: it names the direction at the start, which is wrong after
+    a bounce; the given frames show the right one. how: steps, guidance, eta. Raises BadInput where nothing could be given."""
     B, T, H, W, _ = video.shape
-    most, total = max(2, 1 + (model.config.frames - 1) // 4), T + frames                # latent frames in a window
+    most, total = max(2, 1 + (model.config.frames - 1) // 4), T + frames         # latent frames in a window
     if backward and T < 4:
         raise BadInput(f"{T} frames: to extend it backward a clip needs at least the 4 frames of a latent frame")
     with tqdm(total=frames, desc="frames", disable=not progress or frames <= model.config.frames) as bar:
-        while (missing := total - video.shape[1]) > 0:
-            have = video.shape[1] // 4 if backward else (video.shape[1] + 3) // 4     # all in latent frames: those there are,
-            new = min((missing + (6 if backward or not have else 3)) // 4, most - min(have, most // 2))  # those to invent (the first of a video has one frame only),
-            old = min(have, most - new)                                               # and those given, about half of a window
-            gap = np.zeros((B, 4 * (old + new) - 3 - (4 * old if backward else max(0, 4 * old - 3)), H, W, 3), np.uint8)
-            window = [gap, video[:, : 4 * old]] if backward else [video[:, video.shape[1] - max(0, 4 * old - 3) :], gap]
-            known = np.repeat([not backward and old > 0, backward], [window[0].shape[1], window[1].shape[1]])
+        while (missing := total - (T := video.shape[1])) > 0:
+            new_first = backward or T == 0                                       # a sequence's first latent frame is one frame, all others are four
+            have = T // 4 if new_first else (T + 3) // 4                         # latent frames that there are
+            need = (missing + (6 if new_first else 3)) // 4                      # latent frames that hold all that is missing
+            new = min(need, most - min(have, most // 2))                         # invented in this window
+            old = min(have, most - new)                                          # given
+            kept = 4 * old - (0 if new_first else 3)                             # given, in frames
+            gap = np.zeros((B, 4 * (old + new) - 3 - kept, H, W, 3), np.uint8)
+            window = [gap, video[:, :kept]] if backward else [video[:, T - kept :], gap]
+            known = np.repeat([not backward, backward], [part.shape[1] for part in window])
             made = complete(model, prompts, np.concatenate(window, 1), known, seed=seed, progress=progress and bar.disable, **how)
-            part = made[:, : gap.shape[1]][:, -missing:] if backward else made[:, made.shape[1] - gap.shape[1] :][:, :missing]
+            part = made[:, : gap.shape[1]][:, -missing:] if backward else made[:, kept:][:, :missing]
             video = np.concatenate([part, video] if backward else [video, part], 1)
             prompts, seed = [""] * B, seed + 1_000_003
             bar.update(part.shape[1])
@@ -141,64 +143,28 @@ def fill(model, prompts, video, first, last, **how):
     Whole latent frames are invented, so up to three frames behind the gap are new, too. Raises BadInput where there is nothing around the
     gap, or it does not fit into one sequence with a latent frame before and behind it."""
     T, most = video.shape[1], model.config.frames
-    hole = (last - first + 4) // 4 * 4                                                # in whole latent frames
-    if not 1 <= first <= last or T < first + hole + 4:
-        raise BadInput(f"frames {first} to {last} of a clip of {T} (0 to {T - 1}): to be filled in, a gap needs a frame before it and, after {hole} frames "
-                       "(it is filled in fours), 4 behind it")
+    hole = (last - first + 4) // 4 * 4                                           # frames, in whole latent frames
+    if not 1 <= first <= last:
+        raise BadInput(f"frames {first} to {last}: expected a gap with at least a frame before it, for example 1 to 4")
+    if T < first + hole + 4:
+        raise BadInput(f"frames {first} to {last} of a clip of {T}: {hole} frames would be invented (they come in fours), and 4 must follow them, to frame {first + hole + 3}")
     if hole + 5 > most:
-        raise BadInput(f"frames {first} to {last} are {last - first + 1}; this model fills in up to {(most - 5) // 4 * 4}")
-    room = (most - hole - 1) // 4                                                     # latent frames around the gap, besides the window's first
-    after = min((T - first - hole) // 4, max(room - (first - 1) // 4, (room + 1) // 2))
-    before = 1 + 4 * min((first - 1) // 4, room - after)                              # frames
+        raise BadInput(f"frames {first} to {last} are {last - first + 1}; this model invents up to {(most - 5) // 4 * 4} between others")
+    room, left, right = (most - hole - 1) // 4, (first - 1) // 4, (T - first - hole) // 4  # latent frames: for what is given, and there besides one frame at the start
+    after = min(right, max(room - left, (room + 1) // 2))                        # half of the room, more where little is before
+    before = 1 + 4 * min(left, room - after)                                     # frames
     window = slice(first - before, first + hole + 4 * after)
     known = np.repeat([True, False, True], [before, hole, 4 * after])
     made = complete(model, prompts, video[:, window], known, **how)
     return np.concatenate([video[:, : window.start], made, video[:, window.stop :]], 1), first + hole - 1
 
 
-def strip(videos, columns=6):
-    """(B, T, H, W, 3) → one picture, a row per video, evenly spaced frames from left to right."""
-    chosen = np.linspace(0, videos.shape[1] - 1, min(columns, videos.shape[1])).round().astype(int)
-    framed = np.pad(videos[:, chosen], ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=90)
-    return np.concatenate([np.concatenate(list(row), 1) for row in framed])
-
-
-def write(path, video, fps, zoom=1, note=""):
-    """video (T, H, W, 3) uint8 → a file: mp4, gif, webp, or a png strip, by the path's ending; enlarged by whole pixels.
-
-    note goes into the file's metadata (mp4 and gif: comment, webp: EXIF image description, png: Description)."""
-    path, video = Path(path), np.asarray(video).repeat(zoom, 1).repeat(zoom, 2)
-    if path.suffix == ".mp4":
-        with iio.imopen(path, "w", plugin="pyav") as file:
-            file.container_metadata["comment"] = note
-            file.init_video_stream("libx264", fps=fps)
-            file.write(video)
-    elif path.suffix == ".gif":
-        iio.imwrite(path, video, duration=1000 / fps, loop=0, comment=note.encode())
-    elif path.suffix == ".webp":
-        from PIL import Image
-        exif = Image.Exif()
-        exif[270] = note
-        iio.imwrite(path, video, duration=1000 / fps, loop=0, lossless=True, exif=exif)
-    else:
-        from PIL.PngImagePlugin import PngInfo
-        info = PngInfo()
-        info.add_text("Description", note)
-        iio.imwrite(path, strip(video[None]), pnginfo=info)
-
-
-def check_path(path, height, width):
-    """Raises BadInput for a file that `write` cannot write."""
-    if Path(path).suffix not in ENDINGS:
-        raise BadInput(f"--out {path}: expected a file that ends in {', '.join(ENDINGS)}")
-    if Path(path).suffix == ".mp4" and (height % 2 or width % 2):
-        raise BadInput(f"--out {path}: mp4 needs even sides, not {height}x{width}; --zoom 2 would do, or gif, webp, png")
-    if Path(path).is_dir():
-        raise BadInput(f"--out {path}: is a folder; expected a file")
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"--out {path}: cannot be written ({error.strerror})")
+def connect(model, prompts, a, b, frames, **how):
+    """Two videos (B, T, H, W, 3) and so many new frames between them, in fours → (the video, the last frame that is new)."""
+    if b.shape[1] < 4:
+        raise BadInput(f"a clip of {b.shape[1]} frames: to be connected to, it needs at least the 4 frames of a latent frame")
+    gap = np.zeros_like(a[:, :1]).repeat((frames + 3) // 4 * 4, 1)
+    return fill(model, prompts, np.concatenate([a, gap, b], 1), a.shape[1], a.shape[1] + frames - 1, **how)
 
 
 def newest():
@@ -212,12 +178,12 @@ def parse():
     parser.add_argument("--image", metavar="FILE", help="animate this picture")
     parser.add_argument("--video", metavar="FILE", help="the clip that --extend or --fill work on")
     parser.add_argument("--extend", nargs=2, metavar=("forward|backward", "SECONDS"), help="new frames behind the clip, or before it")
-    parser.add_argument("--fill", metavar="A-B", help="invent frames A to B of the clip; the first frame is 0")
+    parser.add_argument("--fill", metavar="A-B", help="invent frames A to B of the clip, counted from 0 at the config's frame rate")
     parser.add_argument("--connect", nargs=3, metavar=("FILE", "FILE", "SECONDS"), help="new frames between two clips")
     parser.add_argument("--edit", metavar="FILE", help="change this clip to what the prompt says")
     parser.add_argument("--strength", type=float, help="how much an edit may change, above 0, up to 1: the noise level it begins at (default: 0.9)")
     parser.add_argument("--frames", type=int, help="1 + 4k, 1 is an image; the config has the default")
-    parser.add_argument("--seconds", type=float, help="the same in seconds")
+    parser.add_argument("--seconds", type=float, help="the same in seconds, rounded up to 1 + 4k frames")
     parser.add_argument("--size", help="HxW in pixels, for example 32x48; default: the config's, or the nearest to what is given")
     parser.add_argument("--checkpoint", help="what train.py wrote; default: the newest out/*/model.pt, or else assets/small.pt")
     parser.add_argument("--out", default="out/sample.gif", help="the file; its ending says mp4, gif, webp or png (a strip)")
@@ -234,8 +200,10 @@ def parse():
         raise BadInput(f"{' '.join(modes)}: expected one of them")
     if bool(args.video) != bool(args.extend or args.fill) or args.extend and args.fill:
         raise BadInput("--video FILE comes with --extend or with --fill, and they with it")
-    if (args.frames or args.seconds) and (args.frames and args.seconds or modes and not args.image):
-        raise BadInput("--frames or --seconds, one of them, are for videos from a prompt or an --image" + f", not for {' '.join(modes)}" * bool(modes))
+    if args.frames is not None and args.seconds is not None:
+        raise BadInput(f"--frames {args.frames} --seconds {args.seconds}: expected one of them")
+    if (args.frames or args.seconds) is not None and modes and not args.image:
+        raise BadInput(f"--frames or --seconds: expected with a prompt alone or --image, not with {modes[0]}, which knows its length")
     if args.strength is not None and not (args.edit and 0 < args.strength <= 1):
         raise BadInput(f"--strength {args.strength}: expected a number above 0, up to 1, and --edit FILE")
     if args.edit and not args.prompt:
@@ -266,37 +234,41 @@ def main():
     model = load(checkpoint, device(args.device))
     c, size = model.config, tuple(map(int, args.size.split("x"))) if args.size else None
     prompts = args.prompt or ["" if args.image or args.video or args.connect else "a red circle moving left slowly"]
-    how = dict(steps=args.steps, guidance=args.guidance, eta=float(args.sampler == "ddpm"), seed=args.seed, progress=True)
+    text.encode(prompts, model.words, c.words, warn=True)  # warns of unknown words and refuses long prompts, before any work
     frames = args.frames or (1 + 4 * ((count(args.seconds, c.fps, "--seconds") + 2) // 4) if args.seconds is not None else c.frames)
-    clips = [open_clip(path, c, size) for path in (args.image, args.video, args.edit, *(args.connect or ())[:2]) if path]
-    if args.connect and not size:
-        clips[1] = open_clip(args.connect[1], c, clips[0].shape[1:3])
-    height, width = clips[0].shape[1:3] if clips else size or (c.height, c.width)
-    check_size(c, frames, height, width)
+    check_size(c, frames, *(size or (c.height, c.width)))
+    clips = []
+    for path in (args.image, args.video, args.edit, *(args.connect or ())[:2]):
+        if path:
+            clips.append(open_clip(path, c, size)[None].repeat(len(prompts), 0))
+            size = clips[0].shape[2:4]
+    height, width = size or (c.height, c.width)
     check_path(args.out, height * args.zoom, width * args.zoom)
-    text.encode(prompts, model.words, c.words, warn=True)  # only to warn
-    first, *second = [clip[None].repeat(len(prompts), 0) for clip in clips] or [None]
-
+    how = dict(steps=args.steps, guidance=args.guidance, eta=float(args.sampler == "ddpm"), seed=args.seed, progress=True)
     if args.image:
-        videos = extend(model, prompts, first[:, :1], frames - 1, **how)
+        videos = extend(model, prompts, clips[0][:, :1], frames - 1, **how)
     elif args.extend:
-        videos = extend(model, prompts, first, count(args.extend[1], c.fps, "--extend"), args.extend[0] == "backward", **how)
-    elif args.fill or args.connect:
-        if args.fill:
-            a, b = map(int, args.fill.split("-"))
-        else:
-            a, b = first.shape[1], first.shape[1] + count(args.connect[2], c.fps, "--connect") - 1
-            first = np.concatenate([first, np.zeros_like(first[:, :1]).repeat(-(-(b - a + 1) // 4) * 4, 1), *second], 1)
-        videos, b = fill(model, prompts, first, a, b, **how)
-        print(f"frames {a} to {b} are new")
+        videos = extend(model, prompts, clips[0], count(args.extend[1], c.fps, "--extend"), args.extend[0] == "backward", **how)
+    elif args.fill:
+        first, last = map(int, args.fill.split("-"))
+        videos, last = fill(model, prompts, clips[0], first, last, **how)
+        print(f"frames {first} to {last} are new")
+    elif args.connect:
+        videos, last = connect(model, prompts, *clips, count(args.connect[2], c.fps, "--connect"), **how)
+        print(f"frames {clips[0].shape[1]} to {last} are new")
     elif args.edit:
-        first = first[:, : (first.shape[1] - 1) // 4 * 4 + 1]  # 1 + 4k
-        videos = complete(model, prompts, first, np.ones(first.shape[1], bool), 0.9 if args.strength is None else args.strength, **how)
+        if clips[0].shape[1] > c.frames:
+            raise BadInput(f"--edit {args.edit}: {clips[0].shape[1]} frames; this model edits up to {c.frames}, {c.frames / c.fps:.1f} seconds")
+        clip = clips[0][:, : (clips[0].shape[1] - 1) // 4 * 4 + 1]  # 1 + 4k of its frames
+        videos = complete(model, prompts, clip, np.ones(clip.shape[1], bool), 0.9 if args.strength is None else args.strength, **how)
     else:
         videos = generate(model, prompts, frames, height, width, **how)
     for i, (prompt, video) in enumerate(zip(prompts, videos)):
         path = Path(args.out) if len(videos) == 1 else Path(args.out).with_stem(f"{Path(args.out).stem}-{i}")
-        write(path, video, c.fps, args.zoom, f"{prompt} | seed {args.seed + i} | checkpoint {model.hash}")
+        try:
+            write(path, video, c.fps, args.zoom, f"{prompt} | seed {args.seed + i} | checkpoint {model.hash}")
+        except OSError as error:
+            raise BadInput(f"--out {path}: cannot be written ({error.strerror})")
         print(f"{path}: {len(video)} frames of {height}x{width} from {checkpoint}", prompt, sep=" | ")
 
 

@@ -25,6 +25,7 @@ import torch
 import torch.nn as nn
 from tqdm import tqdm
 
+import clips
 import data
 import diffusion
 import evaluate
@@ -154,9 +155,9 @@ def fit(trainer, stage, folder):
     batches = data.stream(data.source(c, stage), trainer.steps[stage], c.workers)
     bar = tqdm(range(trainer.steps[stage], total), stage, total, initial=trainer.steps[stage], unit="step", mininterval=0.5)
     begun = saved = time.time()
-    seconds, clips = trainer.seconds, 0
+    seconds, seen = trainer.seconds, 0
     for step in bar:
-        groups = [(data.to_float(video.to(trainer.place)), captions) for video, captions in next(batches)]
+        groups = [(clips.to_float(video.to(trainer.place)), captions) for video, captions in next(batches)]
         torch.manual_seed(c.seed * 1_000_003 + step)
         loss, note, by_level = loss_of(groups)
         loss.backward()
@@ -175,8 +176,8 @@ def fit(trainer, stage, folder):
             bins += torch.stack([torch.bincount(which, by_level[1].cpu(), 10), torch.bincount(which, minlength=10)])
         trainer.steps[stage], trainer.seconds = step + 1, seconds + time.time() - begun
         curve.add(step, loss.item())
-        clips += sum(len(captions) for _, captions in groups)
-        bar.set_postfix_str(f"loss {loss.item():.4f} {note} {clips / (time.time() - begun):.0f} clips/s", refresh=False)
+        seen += sum(len(captions) for _, captions in groups)
+        bar.set_postfix_str(f"loss {loss.item():.4f} {note} {seen / (time.time() - begun):.0f} clips/s", refresh=False)
         if time.time() - saved > 60 * c.save_minutes or step + 1 == total:
             save(folder / "model.pt", trainer.state())
             picture(trainer, stage, groups[0], folder / f"{stage}-{step + 1:06d}.png")
@@ -216,10 +217,10 @@ def picture(trainer, stage, group, path):
     """A strip of clips above their reconstructions, or of samples for captions, as a PNG."""
     video, captions = group
     if stage == "vae":
-        strips = [data.to_uint8(v) for v in (video[:3], trainer.vae.decode(trainer.vae.encode(video[:3])[0]))]
+        strips = [clips.to_uint8(v) for v in (video[:3], trainer.vae.decode(trainer.vae.encode(video[:3])[0]))]
     else:
         strips = [sample.generate(trainer.model(), captions[:6])]
-    iio.imwrite(path, sample.strip(np.concatenate(strips)).repeat(3, 0).repeat(3, 1))
+    iio.imwrite(path, clips.strip(np.concatenate(strips)).repeat(3, 0).repeat(3, 1))
 
 
 @torch.no_grad()
@@ -227,7 +228,7 @@ def measure_scale(trainer):
     """1 / standard deviation of the latents, over a few batches: diffusion adds noise of variance 1 and wants data of the same size."""
     c = trainer.config
     source = data.source(c)
-    latents = [trainer.encode(data.to_float(video.to(trainer.place))).flatten() for k in range(4) for video, _ in source[k]]
+    latents = [trainer.encode(clips.to_float(video.to(trainer.place))).flatten() for k in range(4) for video, _ in source[k]]
     return 1 / torch.cat(latents).std()
 
 
@@ -284,7 +285,7 @@ def main():
     else:
         prompts = list(data.source(config).captions.values())[:6]
     videos = sample.generate(model, prompts)
-    sample.write(folder / "sample.gif", np.concatenate(list(videos), 2), config.fps, 4, " | ".join(prompts))
+    clips.write(folder / "sample.gif", np.concatenate(list(videos), 2), config.fps, 4, " | ".join(prompts))
     print(f"{folder / 'sample.gif'} shows:", *prompts, sep="\n  ")
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+import clips
 import evaluate
 import sample
 import train
@@ -80,17 +81,18 @@ SAMPLE = [
     (["--video", "clip.mp4", "--extend", "forward", "inf"], "--extend inf: expected seconds"),
     (["--video", "three.mp4", "--extend", "backward", "1"], "3 frames: to extend it backward a clip needs at least the 4"),
     (["--video", "clip.mp4", "--fill", "5"], "--fill 5: expected FIRST-LAST"),
-    (["--video", "clip.mp4", "--fill", "8-12"], "frames 8 to 12 of a clip of 9 (0 to 8)"),
-    (["--video", "clip.mp4", "--fill", "0-3"], "frames 0 to 3 of a clip of 9"),
-    (["--video", "clip.mp4", "--fill", "1-4"], "frames 1 to 4 are 4; this model fills in up to 0"),
+    (["--video", "clip.mp4", "--fill", "8-12"], "frames 8 to 12 of a clip of 9: 8 frames would be invented"),
+    (["--video", "clip.mp4", "--fill", "0-3"], "frames 0 to 3: expected a gap with at least a frame before it"),
+    (["--video", "clip.mp4", "--fill", "1-4"], "frames 1 to 4 are 4; this model invents up to 0 between others"),
     (["--connect", "clip.mp4", "clip.mp4", "0"], "--connect 0: expected seconds"),
-    (["--connect", "clip.mp4", "three.mp4", "0.3"], "to be filled in, a gap needs"),
+    (["--connect", "clip.mp4", "three.mp4", "0.3"], "a clip of 3 frames: to be connected to, it needs at least the 4"),
     (["--edit", "clip.mp4"], "--edit clip.mp4: expected a --prompt"),
     (["--edit", "clip.mp4", *PROMPT, "--strength", "1.5"], "--strength 1.5: expected a number above 0, up to 1"),
     ([*PROMPT, "--strength", "0.5"], "--strength 0.5: expected a number above 0, up to 1, and --edit FILE"),
-    ([*PROMPT, "--frames", "5", "--seconds", "1"], "--frames or --seconds, one of them"),
-    (["--edit", "clip.mp4", *PROMPT, "--frames", "5"], "not for --edit"),
+    ([*PROMPT, "--frames", "5", "--seconds", "1"], "--frames 5 --seconds 1.0: expected one of them"),
+    (["--edit", "clip.mp4", *PROMPT, "--frames", "5"], "not with --edit, which knows its length"),
     ([*PROMPT, "--seconds", "nan"], "--seconds nan: expected seconds"),
+    (["--edit", "clip.mp4", *PROMPT], "--edit clip.mp4: 9 frames; this model edits up to 5"),
     (["--image", "a.png", "--size", "9x9"], "the nearest that can: 5 frames of 8x8"),
     (["--prompt", "@bytes"], "bytes: expected a text file, a prompt a line"),
 ]
@@ -107,15 +109,15 @@ class Code:
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
+def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     for frames, name in ((9, "clip.mp4"), (3, "three.mp4"), (1, "a.png")):
-        sample.write(folder / name, np.zeros((frames, 8, 16, 3), np.uint8), 12.0)
+        clips.write(folder / name, np.zeros((frames, 8, 16, 3), np.uint8), 12.0)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture
-def place(tmp_path, checkpoint, clips):
+def place(tmp_path, checkpoint, files):
     """A folder of everything that can be wrong, and of one good checkpoint."""
     whole, saved = checkpoint.read_bytes(), torch.load(checkpoint, weights_only=True)
     change = lambda name, **values: torch.save(saved | values, tmp_path / name)
@@ -131,7 +133,7 @@ def place(tmp_path, checkpoint, clips):
     for name, content in (("syntax", "frames = = 3"), ("typo", "frmaes = 17"), ("type", 'dit_lr = "fast"')):
         (tmp_path / f"{name}.toml").write_text(content)
     (tmp_path / "a-file").write_text("kept")
-    for name, content in clips.items():
+    for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "empty.pt").touch()
     for name in ("folder.gif", "clips", "broken"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+import clips
 import config
 import sample
 from config import BadInput
@@ -33,14 +34,14 @@ def test_guidance_0_ignores_the_prompt_and_ddpm_differs_from_ddim(model):
     assert (sample.generate(model, PROMPTS[:1], eta=1.0) != sample.generate(model, PROMPTS[:1], eta=0.0)).any()
 
 
-@pytest.mark.parametrize("ending", sample.ENDINGS)
+@pytest.mark.parametrize("ending", clips.ENDINGS)
 def test_every_format_comes_back_with_its_note(tmp_path, ending):
     video = np.zeros((5, 8, 16, 3), np.uint8)
     for k in range(4):  # a format may join frames that are alike
         video[k, 2:6, 4 : 9 + k] = (225, 50, 45)
     video[4] = 255
     path = tmp_path / f"clip{ending}"
-    sample.write(path, video, 12, 4, "a note | seed 3")
+    clips.write(path, video, 12, 4, "a note | seed 3")
     back = iio.imread(path, index=0 if ending == ".png" else ..., plugin="pyav" if ending == ".mp4" else "pillow")[..., :3]
     if ending == ".png":
         assert back.shape == (8 * 4 + 2, 5 * (16 * 4 + 2), 3)

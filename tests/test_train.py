@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import clips
 import data
 import sample
 import train
@@ -85,7 +86,7 @@ def test_latents_have_variance_1_after_the_measured_scale(config, tmp_path):
     trainer = start(config, tmp_path / "run")
     train.train(trainer, tmp_path / "run")
     (video, _), = data.World(replace(config, dit_tokens=64 * 12))[123]
-    video = data.to_float(video)
+    video = clips.to_float(video)
     assert (trainer.vae.encode(video)[0] * trainer.scale).std().item() == pytest.approx(1, abs=0.1)
 
 
