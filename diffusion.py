@@ -82,24 +82,25 @@ def draw_levels(B, t, config):
         first frame given (at level 0)      animate a still
         first frames given                  extend forward
         last frames given                   extend backward
-        both ends given                     fill in, connect; where the gap reaches the end, extend
+        both ends given                     fill in, connect
         any frames given                    whatever else is asked
         each frame at its own level         what is given need not be perfect (Diffusion Forcing, Chen et al. 2024)
 
     The level is sigmoid(normal + shift), because a clip has thousands of numbers: even at level 0.9 together they still show where things
-    are, so a sampler settles shape and path above 0.85, where the plain sigmoid(normal) trains little (SD3, sec. 5.3.2)."""
-    draw = lambda frames: torch.sigmoid(torch.randn(B, frames) + config.level_shift)
-    level, frame = draw(1).repeat(1, t), torch.arange(t)
+    are, so a sampler settles shape and path above 0.85, where the plain sigmoid(normal) trains little (SD3, sec. 5.3.2). Where frames are
+    given still more: only where the noise hides the path has it to be found out from what is given."""
+    draw = lambda frames, more=0.0: torch.sigmoid(torch.randn(B, frames) + config.level_shift + more)
     if t == 1:  # an image has nothing to be given
-        return level
-    i = torch.randint(1, t, (B, 1))
-    j = (i + torch.randint(1, t, (B, 1))).clamp(max=t)
+        return draw(1)
+    frame = torch.arange(t)
+    i, j = (torch.rand(B, max(2, t - 1)).argsort(1)[:, :2].sort(1).values + 1).split(1, 1)  # two cuts, 1 <= i < j
     table = ((0.30, frame < 1), (0.20, frame < i), (0.15, frame >= i), (0.20, (frame < i) | (frame >= j)), (0.05, torch.rand(B, t) < 0.5), (0.10, None))
     row = torch.multinomial(torch.tensor([share for share, _ in table]), B, replacement=True)[:, None]
-    row[torch.rand(B) > config.given_share] = -1                                    # the whole clip at one level
-    for n, (_, given) in enumerate(table):
-        level = torch.where((row == n) & given, 0.0, level) if given is not None else torch.where(row == n, draw(t), level)
-    return torch.where((level == 0).all(1, keepdim=True), draw(1), level)          # if chance gave everything, nothing is given
+    row[torch.rand(B) > config.given_share] = -1                                     # the whole clip at one level
+    given = torch.stack([(row == n) & mask for n, (_, mask) in enumerate(table[:-1])]).any(0)
+    given &= ~given.all(1, keepdim=True)                                             # if chance gave everything, nothing is given
+    level = torch.where(row == len(table) - 1, draw(t), draw(1))                     # (B, t)
+    return torch.where(given.any(1, keepdim=True), draw(1, 1.0), level).masked_fill(given, 0.0)
 
 
 def loss(network, x_0, words, level, eps, schedule, target):

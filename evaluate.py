@@ -184,19 +184,17 @@ def steady(video, combination, fps):
 
 def modes(model, n, seed=20_000):
     """Scores everything that sample.py does with frames; prints a line for each as it is known. n cases each."""
-    c, rows = model.config, {}
-    fps, show = c.fps, lambda *words: print(*words, flush=True)
+    c, fps = model.config, model.config.fps
 
     def row(title, right, note=""):
         low, high = interval(share := float(np.mean(right)), n)
-        show(f"{title:58}{share:7.1%}   {low:.1%} to {high:.1%} of {n}   {note}")
-        rows[title] = share
+        print(f"{title:58}{share:7.1%}   {low:.1%} to {high:.1%} of {n}   {note}", flush=True)
 
     def pixels(errors):
         return f"median {np.median(errors):.2f} px, 95 % below {np.quantile(errors, 0.95):.2f} px"
 
     trained, (lengths, sizes) = {True: "", False: " (never trained)"}, clip_shapes(c)
-    show(f"{'text to video':58}{'':7}   " + " / ".join(ATTRIBUTES) + ", ceiling of the worst")
+    print(f"{'text to video':58}{'':7}   " + " / ".join(ATTRIBUTES) + ", ceiling of the worst")
     for (H, W), T in [(size, T) for size in ((32, 32), (32, 56), (56, 32)) for T in (17, 25, 33)] + [((32, 48), 17)]:
         asked, captions, truth = clips(world.SEEN, n, seed + T + W, T, H, W, fps)
         found, best = shares(generate(model, captions, T, H, W, seed=seed), asked, fps), shares(truth, asked, fps)
@@ -243,7 +241,6 @@ def modes(model, n, seed=20_000):
         made = complete(model, [p.replace("red", "blue") for p in captions], truth, np.ones(17, bool), strength, seed=seed)
         errors = [path_error(v, t, slice(None)) for v, t in zip(made, truth)]
         row(f"edit red to blue, strength {strength}: blue, within 2 px", [read(v)["colour"] == "blue" and e <= 2 for v, e in zip(made, errors)], pixels(errors))
-    return rows
 
 
 def minute(model, n, seconds=60, seed=30_000):
@@ -256,7 +253,7 @@ def minute(model, n, seconds=60, seed=30_000):
     looks, moves, drift = (np.array(x) for x in zip(*(steady(v, k, c.fps) for v, k in zip(videos, asked))))
     for title, right in (("looks the same", looks), ("moves right", moves)):
         low, high = np.quantile([right[np.random.default_rng(i).integers(n, size=n)].mean() for i in range(1000)], (0.025, 0.975))  # seconds of a clip are not independent
-        print(f"{seconds} s, {title}: {right.mean():.1%} of {right.size} seconds ({low:.1%} to {high:.1%}); by tenth of the clip: " + " ".join(f"{x.mean():.0%}" for x in np.array_split(right, 10, 1)))
+        print(f"{seconds} s, {title}: {right.mean():.1%} of {right.size} seconds ({low:.1%} to {high:.1%}); by tenth of the clip: " + " ".join(f"{x.mean():.0%}" for x in np.array_split(right, min(10, seconds), 1)))
     print(f"{seconds} s, brightness drifts by {drift.mean():.1%} (95 % of clips below {np.quantile(drift, 0.95):.1%}); {took / n / seconds:.3f} s of computing per second of video")
 
 

@@ -126,10 +126,12 @@ class Trainer:
     def dit_loss(self, groups):
         c, x_0, words, level = self.config, [], [], []
         for video, captions in groups:
+            levels = diffusion.draw_levels(len(video), 1 + (video.shape[2] - 1) // 4, c)
             ids = text.encode(captions, self.words, c.words)
-            ids[torch.rand(len(ids)) < c.null_share] = 0
+            moving = (levels == 0).sum(1) > 1  # frames that show a motion are to be read themselves, not only the words that name it
+            ids[torch.rand(len(ids)) < torch.where(moving, 0.5, c.null_share)] = 0
             words.append(ids.to(self.place))
-            level.append(diffusion.draw_levels(len(video), 1 + (video.shape[2] - 1) // 4, c).to(self.place))
+            level.append(levels.to(self.place))
             x_0.append(self.encode_given(video, level[-1] == 0))
         each = diffusion.loss(self.dit, x_0, words, level, [torch.randn_like(x) for x in x_0], self.schedule, c.target)
         return each.mean(), "", (torch.cat([one.amax(1) for one in level]), each.detach())
