@@ -7,6 +7,7 @@
 Times on a shared machine are noisy: trust ratios. Letters: B clips  N tokens
 """
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,8 @@ import evaluate
 import sample
 import train
 import world
-from config import Config, Flags, at_least, device, run, tokens
+from config import Config, Flags, at_least, device, from_dict, run, tokens
+from dit import DiT
 
 
 def seconds(work, least=1.0):
@@ -61,13 +63,15 @@ def speed():
     print(f"one DiT step of {c.dit_tokens} tokens: " + ", ".join(f"{name} {1e3 * seconds(work):.0f} ms" for name, work in whole.items()))
 
 
-def packing(model, batches=4):
-    """Forward and backward of the transformer on packed batches, and on the same clips padded to the largest of each batch."""
-    c, source = model.config, data.World(model.config)
+def packing(batches=4):
+    """Forward and backward of a transformer on packed batches of configs/small.toml, and on the same clips padded to the largest of each batch."""
+    preset = Path(__file__).parent / "configs/small.toml"
+    c = from_dict(tomllib.loads(preset.read_text()), preset)
+    source, dit = data.World(c), DiT(c)
 
     def work(shapes):
         x = [torch.randn(B, c.latent_channels, t, h, w) for B, t, h, w in shapes]
-        out = model.dit(x, [torch.rand(B, t) for B, t, _, _ in shapes], [torch.zeros(B, c.words, dtype=torch.long) for B, *_ in shapes])
+        out = dit(x, [torch.rand(B, t) for B, t, _, _ in shapes], [torch.zeros(B, c.words, dtype=torch.long) for B, *_ in shapes])
         sum(y.square().mean() for y in out).backward()
 
     packed = padded = 0
@@ -102,7 +106,7 @@ def schedules(model, steps, batch, prompts):
 def main():
     parser = Flags(__doc__)
     parser.add_argument("what", choices=("speed", "packing", "schedules"))
-    parser.add_argument("--checkpoint", help="whose VAE and config `schedules` uses (default: out/tiny/model.pt), whose config and network `packing` (assets/small.pt)")
+    parser.add_argument("--checkpoint", default="out/tiny/model.pt", help="whose VAE and config `schedules` uses")
     parser.add_argument("--steps", type=int, default=600, help="training steps of each run of `schedules`")
     parser.add_argument("--batch", type=int, default=16, help="clips a step of each run of `schedules`")
     parser.add_argument("--prompts", type=int, default=128, help="prompts each run of `schedules` is scored with")
@@ -113,9 +117,9 @@ def main():
     if args.what == "speed":
         speed()
     elif args.what == "packing":
-        packing(sample.load(args.checkpoint or sample.SHIPPED))
+        packing()
     else:
-        schedules(sample.load(args.checkpoint or "out/tiny/model.pt", place), args.steps, args.batch, args.prompts)
+        schedules(sample.load(args.checkpoint, place), args.steps, args.batch, args.prompts)
 
 
 if __name__ == "__main__":
