@@ -36,6 +36,13 @@ def nearest(sizes, ratio):
     return min(sizes, key=lambda size: abs(np.log(size[1] / size[0] / ratio)))
 
 
+def cover(H, W, height, width):
+    """What HxW has to be scaled to, so that it covers height x width, and where the middle begins → h, w, top, left"""
+    scale = max(height / H, width / W)
+    h, w = max(height, round(H * scale)), max(width, round(W * scale))
+    return h, w, (h - height) // 2, (w - width) // 2
+
+
 def open_clip(path, config, size=None):
     """A picture or a clip → (T, H, W, 3) uint8 at the config's frame rate; anything that Pillow or FFmpeg read.
 
@@ -46,11 +53,10 @@ def open_clip(path, config, size=None):
         for seconds, frame in frames_of(path):
             H, W, _ = frame.shape
             height, width = size = size or nearest(clip_shapes(config)[1], W / H)
-            scale = max(height / H, width / W)
-            h, w = max(height, round(H * scale)), max(width, round(W * scale))
+            h, w, top, left = cover(H, W, height, width)
             x = torch.from_numpy(np.array(frame)).permute(2, 0, 1)[None].float()
-            x = F.interpolate(x, (h, w), mode="area" if scale <= 1 else "nearest")[0, :, (h - height) // 2 :, (w - width) // 2 :]
-            video.append(x[:, :height, :width].round().byte().permute(1, 2, 0).numpy())
+            x = F.interpolate(x, (h, w), mode="area" if h <= H else "nearest")[0]
+            video.append(x[:, top : top + height, left : left + width].round().byte().permute(1, 2, 0).numpy())
             long = seconds * config.fps or 1.0
             shown.append(round(long) if abs(long - round(long)) < 0.05 * long else long)
     except (OSError, ValueError, SyntaxError, IndexError, TypeError, ZeroDivisionError, Image.DecompressionBombError) as error:  # FFmpeg's errors are among them
@@ -112,9 +118,7 @@ def read(path, frames, height, width, fps, rng):
             shown = frame
         if not video:
             raise BadInput("no frame could be decoded")
-        scale = max(height / video[0].height, width / video[0].width)
-        h, w = max(height, round(video[0].height * scale)), max(width, round(video[0].width * scale))
-        top, left = (h - height) // 2, (w - width) // 2
+        h, w, top, left = cover(video[0].height, video[0].width, height, width)
         scaled = {id(f): f.reformat(w, h, "rgb24", interpolation="AREA").to_ndarray() for f in video}  # once, also where a frame is shown twice
         return np.stack([scaled[id(f)][top : top + height, left : left + width] for f in video])
 

@@ -80,7 +80,7 @@ class World(Dataset):
 
     def clip(self, rng, which, frames, height, width):
         late = rng.random() < self.config.late_share
-        scene = world.scene(rng, aspect=world.aspect(height, width), **({"calm": 0.0} if late else {}))
+        scene = world.scene(rng, aspect=world.aspect(height, width), calm=0.0 if late else world.CALM)
         caption = "" if late and rng.random() < 0.5 else world.describe(scene, motion=frames > 1 and not late)
         return world.render(scene, frames, height, width, self.config.fps), caption
 
@@ -95,7 +95,7 @@ class Folder(World):
         folder = Path(config.data)
         if not folder.is_dir():
             raise BadInput(f"data = {config.data!r}: expected 'world' or a folder of clip.mp4 + clip.txt")
-        self.captions, self.probed = {}, {}
+        self.captions, self.probed, self.unusable = {}, {}, f"data = {config.data!r}: not one clip.mp4 with its clip.txt could be read"
         for path in sorted(folder.glob("*.mp4")):
             try:
                 self.captions[path] = " ".join(path.with_suffix(".txt").read_text().split())
@@ -117,7 +117,7 @@ class Folder(World):
                 return (max(fits), *nearest(self.sizes, self.probed[path][0])), path
             if self.probed[path][0]:
                 skip(path, f"{self.probed[path][1]:.2f} s long; {min(lengths)} frames at {self.config.fps:g} per second need {(min(lengths) - 1) / self.config.fps:.2f} s")
-        raise BadInput(f"data = {self.config.data!r}: not one clip.mp4 with its clip.txt could be read")
+        raise BadInput(self.unusable)
 
     def lasts(self, path, frames):
         """Whether a clip can be read and is long enough for so many frames."""
@@ -137,7 +137,7 @@ class Folder(World):
                     return read(path, frames, height, width, self.config.fps, rng), self.captions[path]
             except (av.FFmpegError, ValueError) as error:
                 skip(path, error)
-        raise BadInput(f"data = {self.config.data!r}: not one clip.mp4 with its clip.txt could be read")
+        raise BadInput(self.unusable)
 
 
 def source(config, stage="dit"):

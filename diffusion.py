@@ -17,7 +17,7 @@ import math
 import torch
 from tqdm import tqdm
 
-from config import BadInput, Config
+from config import BadInput
 
 
 class Schedule:

@@ -182,9 +182,9 @@ def steady(video, combination, fps):
     return np.array(looks), np.array(moves), abs(brightness[-int(5 * fps) :].mean() / brightness[: int(5 * fps)].mean() - 1)
 
 
-def modes(model, n, seed=20_000):
-    """Scores everything that sample.py does with frames; prints a line for each as it is known. n cases each."""
-    c, fps = model.config, model.config.fps
+def modes(model, n, seed=20_000, **how):
+    """Scores everything that sample.py does with frames; prints a line for each as it is known. n cases each. how: steps, guidance, eta."""
+    c, fps, how = model.config, model.config.fps, {"seed": seed} | how
 
     def row(title, right, note=""):
         low, high = interval(share := float(np.mean(right)), n)
@@ -197,23 +197,23 @@ def modes(model, n, seed=20_000):
     print(f"{'text to video':58}{'':7}   " + " / ".join(ATTRIBUTES) + ", ceiling of the worst")
     for (H, W), T in [(size, T) for size in ((32, 32), (32, 56), (56, 32)) for T in (17, 25, 33)] + [((32, 48), 17)]:
         asked, captions, truth = clips(world.SEEN, n, seed + T + W, T, H, W, fps)
-        found, best = shares(generate(model, captions, T, H, W, seed=seed), asked, fps), shares(truth, asked, fps)
+        found, best = shares(generate(model, captions, T, H, W, **how), asked, fps), shares(truth, asked, fps)
         row(f"{T} frames of {H}x{W}{trained[T in lengths and (H, W) in sizes]}", found["all"],
             " / ".join(f"{found[a]:.1%}" for a in ATTRIBUTES) + f", {min(best[a] for a in ATTRIBUTES):.1%}")
     asked, _, truth = clips(world.SEEN, n, seed, 1, 32, 32, fps)
-    row("images, 32x32", [same(v, k) for v, k in zip(generate(model, [f"a {k[1]} {k[0]}" for k in asked], 1, 32, 32, seed=seed), asked)],
+    row("images, 32x32", [same(v, k) for v, k in zip(generate(model, [f"a {k[1]} {k[0]}" for k in asked], 1, 32, 32, **how), asked)],
         f"reader on the world's own {np.mean([same(v, k) for v, k in zip(truth, asked)]):.1%}")
 
     asked, captions, truth = clips(world.SEEN, n, seed + 1, 17, 32, 32, fps)
-    made = extend(model, captions, truth[:, :1], 16, seed=seed)
+    made = extend(model, captions, truth[:, :1], 16, **how)
     lost = psnr(F.mse_loss(to_float(through_vae(model, truth[:, :1])), to_float(truth[:, :1])))
     row("animate a still: it moves as prompted", [same(v, k, ATTRIBUTES) for v, k in zip(made, asked)], f"the still comes back: {(made[:, 0] == truth[:, 0]).all()}; the VAE's own picture of it {lost:.1f} dB")
-    made = extend(model, [""] * n, truth[:, :1], 16, seed=seed)
+    made = extend(model, [""] * n, truth[:, :1], 16, **how)
     row("animate without a prompt: the same thing, a trained speed", [same(v, k) and read(v)["speed"] is not None for v, k in zip(made, asked)])
 
     asked, captions, truth = clips(world.SEEN, n, seed + 2, 29, 32, 32, fps)
-    for title, made, new, at in (("forward", extend(model, [""] * n, truth[:, :17], 12, seed=seed), slice(17, 29), 19),
-                                 ("backward", extend(model, [""] * n, truth[:, 12:], 12, backward=True, seed=seed), slice(0, 12), 14)):
+    for title, made, new, at in (("forward", extend(model, [""] * n, truth[:, :17], 12, **how), slice(17, 29), 19),
+                                 ("backward", extend(model, [""] * n, truth[:, 12:], 12, backward=True, **how), slice(0, 12), 14)):
         ideal = truth.copy()
         ideal[:, new] = through_vae(model, truth)[:, new]                             # the truth, as a sampler that makes no mistake would show it
         errors = [path_error(v, t, new) for v, t in zip(made, truth)]
@@ -224,31 +224,31 @@ def modes(model, n, seed=20_000):
             f"velocity off by {np.mean(off):.3f} px a frame (median {np.median(off):.3f}), on the world's own, after the VAE, {np.mean(floor):.3f} ({np.median(floor):.3f})")
 
     asked, captions, truth = clips(world.SEEN, n, seed + 3, 33, 32, 32, fps)
-    made, last = fill(model, [""] * n, truth, 11, 21, seed=seed)
+    made, last = fill(model, [""] * n, truth, 11, 21, **how)
     errors = [path_error(v, t, slice(11, last + 1)) for v, t in zip(made, truth)]
     row("fill in the middle third: the same thing, within 2 px", [same(m, k) and e <= 2 for m, k, e in zip(made, asked, errors)], pixels(errors))
-    made, _ = fill(model, [""] * n, truth, 13, 20, seed=seed)
+    made, _ = fill(model, [""] * n, truth, 13, 20, **how)
     errors = [path_error(v, t, slice(13, 21)) for v, t in zip(made, truth)]
     row("connect two clips of a thing: the same, within 2 px", [same(m, k) and e <= 2 for m, k, e in zip(made, asked, errors)], pixels(errors))
     both = np.concatenate([truth[:, :13], truth[:, :8], np.roll(truth, 1, 0)[:, :12]], 1)
-    made, _ = fill(model, [""] * n, both, 13, 20, seed=seed)
+    made, _ = fill(model, [""] * n, both, 13, 20, **how)
     area = (np.linalg.norm(made.astype(np.float32) - world.GROUND, axis=-1) > 60).sum(axis=(2, 3))  # (n, T)
     row("connect different things: one to be seen in every frame", (area[:, 13:21] >= 0.5 * area[:, [12, 21]].min(axis=1, keepdims=True)).all(1), f"ends kept: {(made[:, :13] == both[:, :13]).all() and (made[:, 21:] == both[:, 21:]).all()}")
 
     red = [k for k in world.COMBINATIONS if k[1] == "red"]
     for strength in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
         asked, captions, truth = clips(red, n, seed + 4, 17, 32, 32, fps)
-        made = complete(model, [p.replace("red", "blue") for p in captions], truth, np.ones(17, bool), strength, seed=seed)
+        made = complete(model, [p.replace("red", "blue") for p in captions], truth, np.ones(17, bool), strength, **how)
         errors = [path_error(v, t, slice(None)) for v, t in zip(made, truth)]
         row(f"edit red to blue, strength {strength}: blue, within 2 px", [read(v)["colour"] == "blue" and e <= 2 for v, e in zip(made, errors)], pixels(errors))
 
 
-def minute(model, n, seconds=60, seed=30_000):
+def minute(model, n, seconds, seed=30_000, **how):
     """n long videos, read second by second."""
     c = model.config
     asked, captions, _ = clips(world.SEEN, n, seed, 1, 32, 32, c.fps)
     begun = time.time()
-    videos = generate(model, captions, 1 + 4 * int((seconds * c.fps + 2) // 4), 32, 32, seed=seed, progress=True)
+    videos = generate(model, captions, 1 + 4 * int((seconds * c.fps + 2) // 4), 32, 32, seed=seed, progress=True, **how)
     took = time.time() - begun
     looks, moves, drift = (np.array(x) for x in zip(*(steady(v, k, c.fps) for v, k in zip(videos, asked))))
     for title, right in (("looks the same", looks), ("moves right", moves)):
@@ -267,14 +267,15 @@ def demo():
 
 def main():
     parser = Flags(__doc__)
-    parser.add_argument("--checkpoint", help="what train.py wrote; default: the newest out/*/model.pt, or else assets/small.pt")
+    parser.add_argument("--checkpoint", help="what train.py wrote; default: the newest out/*/model.pt")
     parser.add_argument("--prompts", type=int, default=256, help="how many, seen and held out each")
-    parser.add_argument("--modes", action="store_true", help="score animate, extend, fill in, connect, edit, and text to video of several sizes and lengths instead")
-    parser.add_argument("--minute", type=int, metavar="SECONDS", help="score videos of so many seconds instead, second by second")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--modes", action="store_true", help="score animate, extend, fill in, connect, edit, and text to video of several sizes and lengths instead")
+    what.add_argument("--minute", type=int, metavar="SECONDS", help="score videos of so many seconds instead, second by second")
     parser.add_argument("--steps", type=int, help="denoising steps; the config has the default")
     parser.add_argument("--guidance", type=float, help="the config has the default")
     parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim", help="ddim adds no noise on the way, ddpm does")
-    parser.add_argument("--json", action="store_true", help="print the report as one JSON object in the last line")
+    what.add_argument("--json", action="store_true", help="print the report as one JSON object in the last line")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     args = parser.parse_args()
     at_least(args, prompts=1, minute=2, steps=1, guidance=0)
@@ -284,11 +285,12 @@ def main():
     model = load(checkpoint, device(args.device))
     if model.config.data != "world":
         raise BadInput(f"checkpoint {checkpoint}: trained on {model.config.data!r}; only the toy world's videos can be read")
+    how = dict(steps=args.steps, guidance=args.guidance, eta=float(args.sampler == "ddpm"))
     if args.modes:
-        return modes(model, args.prompts)
+        return modes(model, args.prompts, **how)
     if args.minute:
-        return minute(model, args.prompts, args.minute)
-    report = score(model, args.prompts, steps=args.steps, guidance=args.guidance, eta=float(args.sampler == "ddpm"))
+        return minute(model, args.prompts, args.minute, **how)
+    report = score(model, args.prompts, **how)
     print(table(report))
     if args.json:
         print(json.dumps(report))

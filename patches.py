@@ -79,7 +79,7 @@ def attention(q, k, v, shapes):
     """softmax(q k^T / sqrt(head)) v inside every clip, never across. q, k, v (M, heads, head), shapes [(B, N), ...] → (M, heads, head).
 
     The one place that chooses a kernel: on a CPU plain matrix products beat the fused kernel up to some 256 tokens a clip
-    (88 tokens, forward and backward: 4x; `python bench.py speed`)."""
+    (88 tokens, forward and backward: 5x; `python bench.py speed`)."""
     mixed = []
     for q, k, v in zip(*(unpack(x, shapes) for x in (q, k, v))):
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))                        # (B, heads, N, head)

@@ -19,6 +19,7 @@ SHAPES = ("circle", "square", "triangle")
 COLOURS = {"red": (225, 50, 45), "green": (45, 185, 70), "blue": (55, 95, 240), "yellow": (240, 215, 50), "purple": (185, 60, 215), "white": (240, 240, 240)}
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 SPEEDS = {"slowly": 0.15, "quickly": 0.36}  # short sides per second
+CALM = 4 / 3  # seconds: 17 frames, at 12 a second
 GROUND = (18, 20, 28)
 COMBINATIONS = list(product(SHAPES, COLOURS, DIRECTIONS, SPEEDS))
 # One in ten combinations is never trained on. Every 11th, because 11 shares no factor with the 3, 6, 4 and 2 values of the
@@ -43,7 +44,7 @@ class Scene:
     ground: tuple = GROUND
 
 
-def scene(rng, combination=None, aspect=(1.0, 1.0), calm=4 / 3):
+def scene(rng, combination=None, aspect=(1.0, 1.0), calm=CALM):
     """Draws a scene with one thing.
 
     rng          numpy Generator; the same state gives the same scene

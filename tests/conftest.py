@@ -3,12 +3,14 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 os.environ.setdefault("TQDM_DISABLE", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import clips  # noqa: E402
 import sample  # noqa: E402
 import train  # noqa: E402
 from config import Config  # noqa: E402
@@ -38,6 +40,19 @@ def model(checkpoint):
     for p in model.dit.parameters():  # three steps of training teach nothing: make it say something
         p.data += 0.1 * torch.randn_like(p)
     return model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Clips that brighten from frame to frame: a picture says which frame it was."""
+    for name, fps, frames, h, w in (("a", 30, 60, 18, 46), ("b", 10, 20, 40, 20), ("short", 10, 2, 16, 16)):
+        grey = np.broadcast_to((255 // frames * np.arange(frames, dtype=np.uint8))[:, None, None, None], (frames, h, w, 3))
+        clips.write(tmp_path / f"{name}.mp4", grey, fps)
+        (tmp_path / f"{name}.txt").write_text(f"clip {name}\n")
+    (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    (tmp_path / "broken.txt").write_text("broken, never read")
+    clips.write(tmp_path / "silent.mp4", np.zeros((9, 16, 16, 3), np.uint8), 10)
+    return tmp_path
 
 
 @pytest.fixture
