@@ -81,8 +81,10 @@ class World(Dataset):
     def clip(self, rng, which, frames, height, width):
         late = rng.random() < self.config.late_share
         scene = world.scene(rng, aspect=world.aspect(height, width), calm=0.0 if late else world.CALM)
-        caption = "" if late and rng.random() < 0.5 else world.describe(scene, motion=frames > 1 and not late)
-        return world.render(scene, frames, height, width, self.config.fps), caption
+        told = ("speed",) if late else ("direction", "speed")                        # of the motion: a late clip's first direction is not the video's
+        if frames == 1 or late and rng.random() < 0.5:
+            told = ()
+        return world.render(scene, frames, height, width, self.config.fps), "" if late and rng.random() < 0.5 else world.describe(scene, told)
 
 
 class Folder(World):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import world
 from clips import to_float, to_uint8
 from config import BadInput, Flags, at_least, clip_shapes, device, run
-from sample import complete, extend, fill, generate, load, newest
+from sample import complete, connect, extend, fill, generate, load, newest
 from vae import psnr
 
 ATTRIBUTES = ("shape", "colour", "direction", "speed")
@@ -195,7 +195,7 @@ def modes(model, n, seed=20_000, **how):
 
     trained, (lengths, sizes) = {True: "", False: " (never trained)"}, clip_shapes(c)
     print(f"{'text to video':58}{'':7}   " + " / ".join(ATTRIBUTES) + ", ceiling of the worst")
-    for (H, W), T in [(size, T) for size in ((32, 32), (32, 56), (56, 32)) for T in (17, 25, 33)] + [((32, 48), 17)]:
+    for (H, W), T in [(size, T) for size in ((32, 32), (24, 40), (40, 24)) for T in (17, 21, 25)] + [((32, 48), 17)]:
         asked, captions, truth = clips(world.SEEN, n, seed + T + W, T, H, W, fps)
         found, best = shares(generate(model, captions, T, H, W, **how), asked, fps), shares(truth, asked, fps)
         row(f"{T} frames of {H}x{W}{trained[T in lengths and (H, W) in sizes]}", found["all"],
@@ -211,8 +211,8 @@ def modes(model, n, seed=20_000, **how):
     made = extend(model, [""] * n, truth[:, :1], 16, **how)
     row("animate without a prompt: the same thing, a trained speed", [same(v, k) and read(v)["speed"] is not None for v, k in zip(made, asked)])
 
-    asked, captions, truth = clips(world.SEEN, n, seed + 2, 29, 32, 32, fps)
-    for title, made, new, at in (("forward", extend(model, [""] * n, truth[:, :17], 12, **how), slice(17, 29), 19),
+    asked, captions, truth = clips(world.SEEN, n, seed + 2, 25, 32, 32, fps)
+    for title, made, new, at in (("forward", extend(model, [""] * n, truth[:, :13], 12, **how), slice(13, 25), 15),
                                  ("backward", extend(model, [""] * n, truth[:, 12:], 12, backward=True, **how), slice(0, 12), 14)):
         ideal = truth.copy()
         ideal[:, new] = through_vae(model, truth)[:, new]                             # the truth, as a sampler that makes no mistake would show it
@@ -223,17 +223,17 @@ def modes(model, n, seed=20_000, **how):
         row(f"extend {title}: direction kept at the seam", [x @ y > 0.7 * np.linalg.norm(x) * np.linalg.norm(y) for x, y in zip(v, real)],
             f"velocity off by {np.mean(off):.3f} px a frame (median {np.median(off):.3f}), on the world's own, after the VAE, {np.mean(floor):.3f} ({np.median(floor):.3f})")
 
-    asked, captions, truth = clips(world.SEEN, n, seed + 3, 33, 32, 32, fps)
-    made, last = fill(model, [""] * n, truth, 11, 21, **how)
-    errors = [path_error(v, t, slice(11, last + 1)) for v, t in zip(made, truth)]
+    asked, captions, truth = clips(world.SEEN, n, seed + 3, 25, 32, 32, fps)
+    made, _ = fill(model, [""] * n, truth, 9, 16, **how)
+    errors = [path_error(v, t, slice(9, 17)) for v, t in zip(made, truth)]
     row("fill in the middle third: the same thing, within 2 px", [same(m, k) and e <= 2 for m, k, e in zip(made, asked, errors)], pixels(errors))
-    made, _ = fill(model, [""] * n, truth, 13, 20, **how)
-    errors = [path_error(v, t, slice(13, 21)) for v, t in zip(made, truth)]
+    made, _ = connect(model, [""] * n, truth[:, :5], truth[:, 17:], 12, **how)
+    errors = [path_error(v, t, slice(5, 17)) for v, t in zip(made, truth)]
     row("connect two clips of a thing: the same, within 2 px", [same(m, k) and e <= 2 for m, k, e in zip(made, asked, errors)], pixels(errors))
-    both = np.concatenate([truth[:, :13], truth[:, :8], np.roll(truth, 1, 0)[:, :12]], 1)
-    made, _ = fill(model, [""] * n, both, 13, 20, **how)
+    other = np.roll(truth, 1, 0)
+    made, _ = connect(model, [""] * n, truth[:, :9], other[:, 17:], 8, **how)
     area = (np.linalg.norm(made.astype(np.float32) - world.GROUND, axis=-1) > 60).sum(axis=(2, 3))  # (n, T)
-    row("connect different things: one to be seen in every frame", (area[:, 13:21] >= 0.5 * area[:, [12, 21]].min(axis=1, keepdims=True)).all(1), f"ends kept: {(made[:, :13] == both[:, :13]).all() and (made[:, 21:] == both[:, 21:]).all()}")
+    row("connect different things: one to be seen in every frame", (area[:, 9:17] >= 0.5 * area[:, [8, 17]].min(axis=1, keepdims=True)).all(1), f"ends kept: {(made[:, :9] == truth[:, :9]).all() and (made[:, 17:] == other[:, 17:]).all()}")
 
     red = [k for k in world.COMBINATIONS if k[1] == "red"]
     for strength in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
@@ -267,7 +267,7 @@ def demo():
 
 def main():
     parser = Flags(__doc__)
-    parser.add_argument("--checkpoint", help="what train.py wrote; default: the newest out/*/model.pt")
+    parser.add_argument("--checkpoint", help="what train.py wrote; default: the newest out/*/model.pt, or else assets/small.pt")
     parser.add_argument("--prompts", type=int, default=256, help="how many, seen and held out each")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--modes", action="store_true", help="score animate, extend, fill in, connect, edit, and text to video of several sizes and lengths instead")

@@ -34,6 +34,7 @@ from config import BadInput, Config, Flags, at_least, check_size, device, from_d
 from dit import DiT
 from vae import VAE
 
+SHIPPED = Path(__file__).parent / "assets/small.pt"
 
 
 @dataclass
@@ -166,8 +167,8 @@ def connect(model, prompts, a, b, frames, **how):
 
 
 def newest():
-    """The checkpoint that was trained last."""
-    return str(max(Path("out").glob("*/model.pt"), key=lambda path: path.stat().st_mtime, default="out/tiny/model.pt"))
+    """The checkpoint that was trained last, or else the one that comes with the repository."""
+    return str(max(Path("out").glob("*/model.pt"), key=lambda path: path.stat().st_mtime, default=SHIPPED))
 
 
 def parse():
@@ -183,7 +184,7 @@ def parse():
     parser.add_argument("--frames", type=int, help="1 + 4k, 1 is an image; the config has the default")
     parser.add_argument("--seconds", type=float, help="the same in seconds, rounded up to 1 + 4k frames")
     parser.add_argument("--size", help="HxW in pixels, for example 32x48; default: the config's, or the nearest to what is given")
-    parser.add_argument("--checkpoint", help="what train.py wrote; default: the newest out/*/model.pt")
+    parser.add_argument("--checkpoint", help="what train.py wrote; default: the newest out/*/model.pt, or else assets/small.pt")
     parser.add_argument("--out", default="out/sample.gif", help="the file; its ending says mp4, gif, webp or png (a strip)")
     parser.add_argument("--steps", type=int, help="denoising steps; the config has the default")
     parser.add_argument("--guidance", type=float, help="0 ignores the prompt, 1 is plain, more pushes; the config has the default")

@@ -3,6 +3,7 @@
     python train.py                              the toy world, configs/tiny.toml, out/tiny/
     python train.py --data FOLDER --name mine    real clips
     python train.py --resume out/tiny/model.pt   goes on after a kill, exactly
+    python train.py --start out/tiny/model.pt    begins a new run with these weights, for example on other data
 
 Matrices (the VAE's kernels, the blocks' weights) are trained by Muon, which turns every update into the nearest orthogonal
 matrix, so that all directions of a layer learn at one pace; everything else by AdamW. All randomness of a step is drawn
@@ -100,6 +101,18 @@ class Trainer:
             for optimiser, state in zip(pair, saved["optimisers"][stage]):
                 optimiser.load_state_dict(state)
         self.scale, self.steps, self.seconds = saved["scale"].to(self.place), saved["steps"], saved["seconds"]
+
+    def start(self, model):
+        """Takes over a model's weights. Raises BadInput where its networks have other sizes or its vocabulary is another."""
+        if self.words != model.words:
+            raise BadInput(f"--start: a vocabulary of {len(model.words)} words, and not the {len(self.words)} words of this data")
+        try:
+            self.vae.load_state_dict(model.vae.state_dict())
+            self.dit.load_state_dict(model.dit.state_dict())
+            self.ema.load_state_dict(model.dit.state_dict())
+        except RuntimeError as error:
+            raise BadInput(f"--start: its weights do not fit this config ({str(error).splitlines()[-1].strip()[:120]})")
+        self.scale, self.seconds = model.scale, model.seconds
 
     def model(self):
         return sample.Model(self.config, self.words, self.scale, self.vae, self.ema, seconds=self.seconds)
@@ -237,7 +250,7 @@ def measure_scale(trainer):
 def train(trainer, folder):
     """Both stages, from wherever the trainer is."""
     fit(trainer, "vae", folder)
-    if trainer.steps["dit"] == 0:
+    if trainer.steps["dit"] == 0 and (trainer.config.vae_steps or trainer.scale == 1):
         trainer.scale = measure_scale(trainer)
     fit(trainer, "dit", folder)
 
@@ -246,10 +259,13 @@ def main():
     parser = Flags(__doc__)
     parser.add_argument("--out", metavar="FOLDER", help="where checkpoint, curves and pictures go (default: out/NAME)")
     parser.add_argument("--resume", metavar="CHECKPOINT", help="go on from there; every knob comes from the checkpoint")
+    parser.add_argument("--start", metavar="CHECKPOINT", help="begin with these weights instead of random ones (--vae-steps 0 keeps its VAE as it is)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     add_flags(parser, default_preset=PRESET)
     args = parser.parse_args()
     place = device(args.device)
+    if args.resume and args.start:
+        raise BadInput(f"--resume {args.resume} --start {args.start}: expected one of them")
     if args.resume:
         given = [f"--{name.replace('_', '-')}" for name in vars(args) if name in Config.__dataclass_fields__ or name == "config" and args.config != PRESET]
         if given:
@@ -269,6 +285,8 @@ def main():
         captions = [caption for _, group in source[0] for caption in group]  # no usable clip, or captions that are too long: refused here, before anything is written
         text.encode(captions, [], config.words)
         trainer = Trainer(config, source.words(), place)
+        if args.start:
+            trainer.start(sample.load(args.start, place))
     folder = Path(args.out or (Path(args.resume).parent if args.resume else Path("out") / config.name))
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -106,9 +106,9 @@ def render(scene, frames=17, height=32, width=32, fps=12.0):
     return (video + 0.5).astype(np.uint8)
 
 
-def describe(scene, motion=True):
-    """A scene in words: 'a red circle moving left slowly', where direction is the one at time 0; without motion 'a red circle'."""
-    return " and ".join(f"a {t.colour} {t.shape}" + f" moving {t.direction} {t.speed}" * motion for t in scene.things)
+def describe(scene, motion=("direction", "speed")):
+    """A scene in words: 'a red circle moving left slowly', where direction is the one at time 0; motion says what of it is told, () 'a red circle'."""
+    return " and ".join(" ".join([f"a {t.colour} {t.shape}", *["moving"] * bool(motion), *(getattr(t, m) for m in motion)]) for t in scene.things)
 
 
 def words():

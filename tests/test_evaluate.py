@@ -88,7 +88,7 @@ def test_paths_are_compared_in_pixels():
 
 def test_every_mode_is_scored(command, checkpoint, tmp_path):
     saved = torch.load(checkpoint, weights_only=True)
-    torch.save(saved | {"config": saved["config"] | {"frames": 33}}, tmp_path / "long.pt")
+    torch.save(saved | {"config": saved["config"] | {"frames": 25}}, tmp_path / "long.pt")
     code, out, err = command(evaluate, "--checkpoint", "long.pt", "--modes", "--prompts", 1, "--device", "cpu")
     assert code == 0 and out.count(" of 1   ") == 26, err + out
     code, out, err = command(evaluate, "--checkpoint", "long.pt", "--minute", 6, "--prompts", 2, "--device", "cpu")

@@ -4,6 +4,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
+import config
 import sample
 from config import BadInput
 
@@ -41,9 +42,12 @@ def test_the_command(command, checkpoint, tmp_path):
     assert code == 0 and "did you mean red?" in err
 
 
-def test_without_a_checkpoint_the_newest_is_taken(tmp_path, monkeypatch):
+def test_the_checkpoint_that_comes_with_the_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert sample.newest() == "out/tiny/model.pt"
+    assert sample.newest() == str(sample.SHIPPED) and sample.SHIPPED.stat().st_size <= 12e6
+    parser = config.Flags("")
+    config.add_flags(parser)
+    assert sample.load(sample.newest()).config == config.from_flags(parser.parse_args(["--config", str(sample.SHIPPED.parents[1] / "configs/small.toml")]))
     for name in ("old", "new"):  # what was trained here comes first, the latest of it
         (tmp_path / "out" / name).mkdir(parents=True)
         (tmp_path / "out" / name / "model.pt").touch()
