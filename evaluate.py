@@ -10,13 +10,15 @@ Letters: T H W frames, height, width
 import json
 import sys
 import time
+from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 import world
-from clips import to_float, to_uint8
+from clips import strip, to_float, to_uint8
 from config import BadInput, Flags, at_least, clip_shapes, device, run
 from sample import complete, connect, extend, fill, generate, load, newest
 from vae import psnr
@@ -186,13 +188,17 @@ def modes(model, n, seed=20_000, **how):
     """Scores everything that sample.py does with frames; prints a line for each as it is known. n cases each. how: steps, guidance, eta."""
     c, fps, how = model.config, model.config.fps, {"seed": seed} | how
 
-    def row(title, right, note=""):
+    def row(title, right, note="", example=None):
         low, high = interval(share := float(np.mean(right)), n)
         print(f"{title:58}{share:7.1%}   {low:.1%} to {high:.1%} of {n}   {note}", flush=True)
+
+        if example is not None:
+            shown.append(strip(example[:1], 9).repeat(4, 0).repeat(4, 1))
 
     def pixels(errors):
         return f"median {np.median(errors):.2f} px, 95 % below {np.quantile(errors, 0.95):.2f} px"
 
+    shown = []
     trained, (lengths, sizes) = {True: "", False: " (never trained)"}, clip_shapes(c)
     print(f"{'text to video':58}{'':7}   " + " / ".join(ATTRIBUTES) + ", ceiling of the worst")
     for (H, W), T in [(size, T) for size in ((32, 32), (24, 40), (40, 24)) for T in (17, 21, 25)] + [((32, 48), 17)]:
@@ -207,7 +213,7 @@ def modes(model, n, seed=20_000, **how):
     asked, captions, truth = clips(world.SEEN, n, seed + 1, 17, 32, 32, fps)
     made = extend(model, captions, truth[:, :1], 16, **how)
     lost = psnr(F.mse_loss(to_float(through_vae(model, truth[:, :1])), to_float(truth[:, :1])))
-    row("animate a still: it moves as prompted", [same(v, k, ATTRIBUTES) for v, k in zip(made, asked)], f"the still comes back: {(made[:, 0] == truth[:, 0]).all()}; the VAE's own picture of it {lost:.1f} dB")
+    row("animate a still: it moves as prompted", [same(v, k, ATTRIBUTES) for v, k in zip(made, asked)], f"the still comes back: {(made[:, 0] == truth[:, 0]).all()}; the VAE's own picture of it {lost:.1f} dB", example=made)
     made = extend(model, [""] * n, truth[:, :1], 16, **how)
     row("animate without a prompt: the same thing, a trained speed", [same(v, k) and read(v)["speed"] is not None for v, k in zip(made, asked)])
 
@@ -221,26 +227,29 @@ def modes(model, n, seed=20_000, **how):
         off, floor = (np.linalg.norm(x - real, axis=1) for x in (v, read_real))
         row(f"extend {title} by 1 s: the same thing, within 2 px", [same(m, k) and e <= 2 for m, k, e in zip(made, asked, errors)], pixels(errors))
         row(f"extend {title}: direction kept at the seam", [x @ y > 0.7 * np.linalg.norm(x) * np.linalg.norm(y) for x, y in zip(v, real)],
-            f"velocity off by {np.mean(off):.3f} px a frame (median {np.median(off):.3f}), on the world's own, after the VAE, {np.mean(floor):.3f} ({np.median(floor):.3f})")
+            f"velocity off by {np.mean(off):.3f} px a frame (median {np.median(off):.3f}), on the world's own, after the VAE, {np.mean(floor):.3f} ({np.median(floor):.3f})", example=made)
 
     asked, captions, truth = clips(world.SEEN, n, seed + 3, 25, 32, 32, fps)
     made, _ = fill(model, [""] * n, truth, 9, 16, **how)
     errors = [path_error(v, t, slice(9, 17)) for v, t in zip(made, truth)]
-    row("fill in the middle third: the same thing, within 2 px", [same(m, k) and e <= 2 for m, k, e in zip(made, asked, errors)], pixels(errors))
+    row("fill in the middle third: the same thing, within 2 px", [same(m, k) and e <= 2 for m, k, e in zip(made, asked, errors)], pixels(errors), example=made)
     made, _ = connect(model, [""] * n, truth[:, :5], truth[:, 17:], 12, **how)
     errors = [path_error(v, t, slice(5, 17)) for v, t in zip(made, truth)]
     row("connect two clips of a thing: the same, within 2 px", [same(m, k) and e <= 2 for m, k, e in zip(made, asked, errors)], pixels(errors))
     other = np.roll(truth, 1, 0)
     made, _ = connect(model, [""] * n, truth[:, :9], other[:, 17:], 8, **how)
     area = (np.linalg.norm(made.astype(np.float32) - world.GROUND, axis=-1) > 60).sum(axis=(2, 3))  # (n, T)
-    row("connect different things: one to be seen in every frame", (area[:, 9:17] >= 0.5 * area[:, [8, 17]].min(axis=1, keepdims=True)).all(1), f"ends kept: {(made[:, :9] == truth[:, :9]).all() and (made[:, 17:] == other[:, 17:]).all()}")
+    row("connect different things: one to be seen in every frame", (area[:, 9:17] >= 0.5 * area[:, [8, 17]].min(axis=1, keepdims=True)).all(1), f"ends kept: {(made[:, :9] == truth[:, :9]).all() and (made[:, 17:] == other[:, 17:]).all()}", example=made)
 
     red = [k for k in world.COMBINATIONS if k[1] == "red"]
     for strength in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
         asked, captions, truth = clips(red, n, seed + 4, 17, 32, 32, fps)
         made = complete(model, [p.replace("red", "blue") for p in captions], truth, np.ones(17, bool), strength, **how)
         errors = [path_error(v, t, slice(None)) for v, t in zip(made, truth)]
-        row(f"edit red to blue, strength {strength}: blue, within 2 px", [read(v)["colour"] == "blue" and e <= 2 for v, e in zip(made, errors)], pixels(errors))
+        row(f"edit red to blue, strength {strength}: blue, within 2 px", [read(v)["colour"] == "blue" and e <= 2 for v, e in zip(made, errors)], pixels(errors), example=made)
+    Path("out").mkdir(exist_ok=True)
+    iio.imwrite("out/modes.png", np.concatenate(shown))
+    print("out/modes.png shows the first case of: animate, extend forward, backward, fill in, connect different things, edit with rising strength")
 
 
 def minute(model, n, seconds, seed=30_000, **how):
@@ -248,7 +257,8 @@ def minute(model, n, seconds, seed=30_000, **how):
     c = model.config
     asked, captions, _ = clips(world.SEEN, n, seed, 1, 32, 32, c.fps)
     begun = time.time()
-    videos = generate(model, captions, 1 + 4 * int((seconds * c.fps + 2) // 4), 32, 32, seed=seed, progress=True, **how)
+    videos = generate(model, captions, 1 + 4 * int((seconds * c.fps + 2) // 4), 32, 32, seed=seed, progress=True,
+                      then=[f"a {colour} {shape} moving {speed}" for shape, colour, _, speed in asked], **how)
     took = time.time() - begun
     looks, moves, drift = (np.array(x) for x in zip(*(steady(v, k, c.fps) for v, k in zip(videos, asked))))
     for title, right in (("looks the same", looks), ("moves right", moves)):

@@ -5,7 +5,7 @@
     python sample.py --video clip.mp4 --extend forward 1               a second more; backward: a second before
     python sample.py --video clip.mp4 --fill 9-16                      invent these frames
     python sample.py --connect a.mp4 b.mp4 0.7                         seconds in between
-    python sample.py --edit clip.mp4 --strength 0.9 --prompt "a blue circle moving left slowly"
+    python sample.py --edit clip.mp4 --strength 0.7 --prompt "a blue circle moving left slowly"
 
 They are one function. `complete` takes a video of which some frames are known, encodes what is known, holds it at level 0, denoises
 the rest beside it (diffusion.sample) and decodes. Text to video is a video of which nothing is known, a still to animate is known frame 0,
@@ -99,12 +99,12 @@ def complete(model, prompts, video, known, strength=None, steps=None, guidance=N
     return np.concatenate(made)
 
 
-def extend(model, prompts, video, frames, backward=False, seed=0, progress=False, **how):
+def extend(model, prompts, video, frames, backward=False, then=None, seed=0, progress=False, **how):
     """A video (B, T, H, W, 3) → (B, T + frames, H, W, 3), with new frames behind it or before it.
 
     Up to config.frames stand in one sequence. Beyond, windows of that length follow each other, the last half of one given to the next,
     so the networks' memory does not grow. The prompt is for the first window: it names the direction at the start, which is wrong after
-    a bounce; the given frames show the right one. how: steps, guidance, eta. Raises BadInput where nothing could be given."""
+    a bounce; the given frames show the right one. Later windows follow the prompts `then`, if any. how: steps, guidance, eta. Raises BadInput where nothing could be given."""
     B, T, H, W, _ = video.shape
     most, total = max(2, 1 + (model.config.frames - 1) // 4), T + frames         # latent frames in a window
     if backward and T < 4:
@@ -123,7 +123,7 @@ def extend(model, prompts, video, frames, backward=False, seed=0, progress=False
             made = complete(model, prompts, np.concatenate(window, 1), known, seed=seed, progress=progress and bar.disable, **how)
             part = made[:, : gap.shape[1]][:, -missing:] if backward else made[:, kept:][:, :missing]
             video = np.concatenate([part, video] if backward else [video, part], 1)
-            prompts, seed = [""] * B, seed + 1_000_003
+            prompts, seed = then or [""] * B, seed + 1_000_003
             bar.update(part.shape[1])
     return video
 
@@ -174,13 +174,14 @@ def newest():
 def parse():
     parser = Flags(__doc__)
     parser.add_argument("--prompt", nargs="+", help="what to show; several give several files, @FILE takes one from every line; without it, what is given speaks for itself")
+    parser.add_argument("--then", metavar="PROMPT", help="what holds all the time, for the later windows of a long video, which the prompt itself does not reach")
     parser.add_argument("--image", metavar="FILE", help="animate this picture")
     parser.add_argument("--video", metavar="FILE", help="the clip that --extend or --fill work on")
     parser.add_argument("--extend", nargs=2, metavar=("forward|backward", "SECONDS"), help="new frames behind the clip, or before it")
     parser.add_argument("--fill", metavar="A-B", help="invent frames A to B of the clip, counted from 0 at the config's frame rate")
     parser.add_argument("--connect", nargs=3, metavar=("FILE", "FILE", "SECONDS"), help="new frames between two clips")
     parser.add_argument("--edit", metavar="FILE", help="change this clip to what the prompt says")
-    parser.add_argument("--strength", type=float, help="how much an edit may change, above 0, up to 1: the noise level it begins at (default: 0.9)")
+    parser.add_argument("--strength", type=float, help="how much an edit may change, above 0, up to 1: the noise level it begins at (default: 0.7)")
     parser.add_argument("--frames", type=int, help="1 + 4k, 1 is an image; the config has the default")
     parser.add_argument("--seconds", type=float, help="the same in seconds, rounded up to 1 + 4k frames")
     parser.add_argument("--size", help="HxW in pixels, for example 32x48; default: the config's, or the nearest to what is given")
@@ -203,6 +204,8 @@ def parse():
         raise BadInput(f"--frames {args.frames} --seconds {args.seconds}: expected one of them")
     if (args.frames or args.seconds) is not None and modes and not args.image:
         raise BadInput(f"--frames or --seconds: expected with a prompt alone or --image, not with {modes[0]}, which knows its length")
+    if args.then and (args.fill or args.connect or args.edit):
+        raise BadInput(f"--then {args.then}: expected with a prompt alone, --image or --extend, whose videos can be long")
     if args.strength is not None and not (args.edit and 0 < args.strength <= 1):
         raise BadInput(f"--strength {args.strength}: expected a number above 0, up to 1, and --edit FILE")
     if args.edit and not args.prompt:
@@ -232,7 +235,7 @@ def main():
     model = load(checkpoint, device(args.device))
     c, size = model.config, tuple(map(int, args.size.split("x"))) if args.size else None
     prompts = args.prompt or ["" if args.image or args.video or args.connect else "a red circle moving left slowly"]
-    text.encode(prompts, model.words, c.words, warn=True)  # warns of unknown words and refuses long prompts, before any work
+    text.encode(prompts + [args.then or ""], model.words, c.words, warn=True)  # warns of unknown words and refuses long prompts, before any work
     frames = args.frames or (1 + 4 * ((count(args.seconds, c.fps, "--seconds") + 2) // 4) if args.seconds is not None else c.frames)
     check_size(c, frames, *(size or (c.height, c.width)))
     clips = []
@@ -243,10 +246,11 @@ def main():
     height, width = size or (c.height, c.width)
     check_path(args.out, height * args.zoom, width * args.zoom)
     how = dict(steps=args.steps, guidance=args.guidance, eta=float(args.sampler == "ddpm"), seed=args.seed, progress=True)
+    then = dict(then=[args.then] * len(prompts) if args.then else None)
     if args.image:
-        videos = extend(model, prompts, clips[0][:, :1], frames - 1, **how)
+        videos = extend(model, prompts, clips[0][:, :1], frames - 1, **then, **how)
     elif args.extend:
-        videos = extend(model, prompts, clips[0], count(args.extend[1], c.fps, "--extend"), args.extend[0] == "backward", **how)
+        videos = extend(model, prompts, clips[0], count(args.extend[1], c.fps, "--extend"), args.extend[0] == "backward", **then, **how)
     elif args.fill:
         first, last = map(int, args.fill.split("-"))
         videos, last = fill(model, prompts, clips[0], first, last, **how)
@@ -258,9 +262,9 @@ def main():
         if clips[0].shape[1] > c.frames:
             raise BadInput(f"--edit {args.edit}: {clips[0].shape[1]} frames; this model edits up to {c.frames}, {c.frames / c.fps:.1f} seconds")
         clip = clips[0][:, : (clips[0].shape[1] - 1) // 4 * 4 + 1]  # 1 + 4k of its frames
-        videos = complete(model, prompts, clip, np.ones(clip.shape[1], bool), 0.9 if args.strength is None else args.strength, **how)
+        videos = complete(model, prompts, clip, np.ones(clip.shape[1], bool), 0.7 if args.strength is None else args.strength, **how)
     else:
-        videos = generate(model, prompts, frames, height, width, **how)
+        videos = generate(model, prompts, frames, height, width, **then, **how)
     for i, (prompt, video) in enumerate(zip(prompts, videos)):
         path = Path(args.out) if len(videos) == 1 else Path(args.out).with_stem(f"{Path(args.out).stem}-{i}")
         try:

@@ -36,7 +36,7 @@ def test_the_vaes_batches_vary_in_shape_and_have_about_as_many_pixels():
 
 
 def test_a_batch_is_a_number_of_tokens_and_nearly_none_is_wasted():
-    config = Config(lengths="9 17 33", sizes="32x32 32x56 56x32 24x32", image_share=0.2, late_share=0.25, dit_tokens=4096)
+    config = Config(lengths="9 17 25", sizes="32x32 24x40 40x24 24x32", image_share=0.15, late_share=0.25)  # configs/small.toml
     source, shares, images, clips, nameless = data.World(config), [], 0, 0, 0
     source.clip = lambda rng, which, *shape: (np.zeros((*shape, 0)), "")  # only what is drawn is looked at
     for k in range(1000):
@@ -44,12 +44,12 @@ def test_a_batch_is_a_number_of_tokens_and_nearly_none_is_wasted():
         shares.append(sum(tokens(config, *video.shape[1:4]) * len(video) for video, _ in batch) / config.dit_tokens)
         images += sum(len(video) for video, _ in batch if video.shape[1] == 1)
         clips += sum(len(video) for video, _ in batch)
-    assert np.mean(shares) >= 0.98 and max(shares) <= 1 and images / clips == pytest.approx(0.2, abs=0.04)
+    assert np.mean(shares) >= 0.98 and max(shares) <= 1 and images / clips == pytest.approx(0.15, abs=0.04)
 
 
-def test_only_clips_that_show_it_from_the_start_are_told_to_move():
+def test_a_late_clips_direction_is_not_told():
     captions = [c for k in range(30) for video, group in data.World(MIX)[k] if video.shape[1] > 1 for c in group]
-    assert {len(c.split()) for c in captions} == {0, 3, 6}
+    assert {len(c.split()) for c in captions} == {0, 3, 5, 6}  # nothing, a thing, its speed, its direction too
     assert np.mean([len(c.split()) < 6 for c in captions]) == pytest.approx(0.4, abs=0.1)
     assert {len(c.split()) for k in range(30) for video, group in data.World(MIX)[k] if video.shape[1] == 1 for c in group} == {0, 3}
 

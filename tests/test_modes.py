@@ -51,9 +51,9 @@ def test_an_edit_of_little_strength_changes_little(model):
 def test_windows_are_as_long_as_they_need_to_be_and_overlap(model, monkeypatch, T, more, backward, windows):
     monkeypatch.setattr(model.config, "frames", 13)
     calls, video = watch(monkeypatch), clip(T)
-    made = sample.extend(model, PROMPTS, video, more, backward)
+    made = sample.extend(model, PROMPTS, video, more, backward, then=["a circle"] * 2)
     assert made.shape == (2, T + more, 8, 16, 3) and (made[:, more:] == video if backward else made[:, :T] == video).all()
-    assert calls == [(window, PROMPTS[0] if i == 0 else "") for i, window in enumerate(windows)]
+    assert calls == [(window, PROMPTS[0] if i == 0 else "a circle") for i, window in enumerate(windows)]
 
 
 @pytest.mark.parametrize("T, gap, window, new", [

@@ -64,6 +64,17 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path
     assert all(torch.equal(x, y) for x, y in zip(a.dit.state_dict().values(), b.dit.state_dict().values()))
 
 
+def test_a_run_begins_with_another_ones_weights(config, tmp_path, checkpoint):
+    trainer, model = start(replace(config, vae_steps=0, dit_steps=0), tmp_path / "run"), sample.load(checkpoint)
+    trainer.start(model)
+    train.train(trainer, tmp_path / "run")
+    for a, b in ((trainer.vae, model.vae), (trainer.dit, model.dit), (trainer.ema, model.dit)):
+        assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    assert trainer.scale == model.scale != 1
+    with pytest.raises(BadInput, match="a vocabulary of 18 words, and not the 2"):
+        train.Trainer(config, ["a", "dog"], "cpu").start(model)
+
+
 def test_the_sampled_model_is_the_average_of_the_weights(config, tmp_path, monkeypatch):
     config = replace(config, vae_steps=1, dit_steps=8, ema=0.7)
     trainer = start(config, tmp_path / "run")

@@ -56,4 +56,5 @@ def test_coverage_is_the_shapes_area():
 def test_captions():
     thing = world.Thing("circle", "red", 0.2, (0.5, 0.5), "left", "slowly")
     assert world.describe(world.Scene([thing])) == "a red circle moving left slowly"
+    assert world.describe(world.Scene([thing]), ("speed",)) == "a red circle moving slowly" and world.describe(world.Scene([thing]), ()) == "a red circle"
     assert {word for c in world.COMBINATIONS for word in c} <= set(world.words())
