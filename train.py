@@ -3,13 +3,13 @@
     python train.py                              the toy world, configs/tiny.toml, out/tiny/
     python train.py --data FOLDER --name mine    real clips
     python train.py --resume out/tiny/model.pt   goes on after a kill, exactly
-    python train.py --start out/tiny/model.pt    begins a new run with these weights, for example on other data
+    python train.py --start out/tiny/model.pt    begins a new run with these weights, for example with other shares of given frames
 
 Matrices (the VAE's kernels, the blocks' weights) are trained by Muon, which turns every update into the nearest orthogonal
-matrix, so that all directions of a layer learn at one pace; everything else by AdamW. All randomness of a step is drawn
+matrix, so that all directions of a layer learn at one pace (muon.py); everything else by AdamW. All randomness of a step is drawn
 from (seed, step), so a checkpoint needs no generator states, and what happens between steps cannot change a run.
 
-Muon: Jordan et al. 2024, kellerjordan.github.io/posts/muon. EMA: Ho et al. 2020, appendix B.
+EMA: Ho et al. 2020, appendix B.
 Letters: B clips  T H W frames, height, width  Z latent channels  t h w latent frames, rows, columns
 """
 import copy
@@ -35,44 +35,11 @@ import text
 import world
 from config import BadInput, Config, Flags, add_flags, device, from_dict, from_flags, run
 from dit import DiT
+from muon import Muon
 from vae import VAE, psnr
 
 
 PRESET = str(Path(__file__).parent / "configs/tiny.toml")
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum, then orthogonalise. A kernel (out, in, ...) counts as a matrix (out, in ...); matrices of one shape go together."""
-
-    def __init__(self, params, lr, momentum=0.95):
-        super().__init__(params, dict(lr=lr, momentum=momentum))
-
-    @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
-            shapes = {}
-            for p in group["params"]:
-                if not self.state[p]:
-                    self.state[p]["momentum"] = torch.zeros_like(p)
-                buffer = self.state[p]["momentum"]
-                buffer.lerp_(p.grad, 1 - group["momentum"])
-                shapes.setdefault(p.shape, []).append((p, p.grad.lerp(buffer, group["momentum"]).flatten(1)))  # Nesterov's look ahead
-            for pairs in shapes.values():
-                update = orthogonalise(torch.stack([u for _, u in pairs]))
-                rows, columns = update.shape[1:]
-                for (p, _), u in zip(pairs, update):
-                    p.add_(u.view_as(p), alpha=-group["lr"] * max(1, rows / columns) ** 0.5)  # so that outputs move alike in tall and wide layers
-
-
-def orthogonalise(X):
-    """(matrices, rows, columns) → about U V^T of each one's U S V^T, by five Newton-Schulz steps: singular values go to 0.7 ... 1.2."""
-    tall = X.shape[-2] > X.shape[-1]
-    X = X.mT if tall else X
-    X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(5):
-        A = X @ X.mT
-        X = 3.4445 * X + (-4.7750 * A + 2.0315 * A @ A) @ X
-    return X.mT if tall else X
 
 
 class Trainer:
