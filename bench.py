@@ -54,10 +54,10 @@ def speed():
         print(f"attention of {B} x {N} tokens, forward and backward: plain {plain:.1f} ms, fused {fused:.1f} ms")
     trainer = train.Trainer(c, data.World(c).words(), place)
     source = data.World(c)
-    groups = [(clips.to_float(video.to(place)), captions) for video, captions in source[0]]
+    groups = [(clips.to_float(video.to(place)), *rest) for video, *rest in source[0]]
     muon, adam = trainer.optimisers["dit"]
     loss = lambda: trainer.dit_loss(groups)[0]
-    whole = {"draw the clips": lambda: source[0], "encode them": lambda: [trainer.encode(video) for video, _ in groups], "encode, forward": loss,
+    whole = {"draw the clips": lambda: source[0], "encode them": lambda: [trainer.encode(video) for video, *_ in groups], "encode, forward": loss,
              "encode, forward, backward": lambda: loss().backward(),  # leaves the gradients that the optimisers below use
              "Muon": muon.step, "AdamW": adam.step, "EMA": lambda: trainer.update_ema(0)}
     print(f"one DiT step of {c.dit_tokens} tokens: " + ", ".join(f"{name} {1e3 * seconds(work):.0f} ms" for name, work in whole.items()))

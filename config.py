@@ -35,6 +35,7 @@ class Config:
     sizes: str = ""  # their heights and widths in pixels, for example "32x32 32x56"; empty: `height` x `width`
     image_share: float = 0.0  # share of training clips that are images, videos of one frame
     late_share: float = 0.0  # share of the toy world's clips that begin anywhere in a motion, so that no caption could name its direction
+    window_share: float = 0.0  # share of those that are later windows of a long video (World.window in data.py)
     fps: float = 12.0  # frames per second
     workers: int = 0  # data-loading processes; 0 draws the batches in the training process
     # vae.py
@@ -72,7 +73,7 @@ class Config:
     score_prompts: int = 64  # prompts for the table at the end, seen and held out each
 
 
-CAN_BE_ZERO = ("seed", "workers", "vae_kl", "vae_steps", "level_shift", "null_share", "given_share", "image_share", "late_share", "guidance", "dit_steps", "warmup", "lr_decay", "ema", "save_minutes")
+CAN_BE_ZERO = ("seed", "workers", "vae_kl", "vae_steps", "level_shift", "null_share", "given_share", "image_share", "late_share", "window_share", "guidance", "dit_steps", "warmup", "lr_decay", "ema", "save_minutes")
 
 
 def check(config):
@@ -89,7 +90,7 @@ def check(config):
         can_be_zero = field.name in CAN_BE_ZERO
         if kind in (int, float) and not (0 <= value < 2**31 and (value > 0 or can_be_zero)):
             raise BadInput(f"{field.name} = {value}: expected a number {'of 0 or more' if can_be_zero else 'above 0'} and below 2^31")
-        if field.name in ("null_share", "given_share", "image_share", "late_share", "lr_decay", "ema") and value > 1:
+        if field.name in ("null_share", "given_share", "image_share", "late_share", "window_share", "lr_decay", "ema") and value > 1:
             raise BadInput(f"{field.name} = {value}: expected a share between 0 and 1")
     lengths, sizes = clip_shapes(config)
     for frames in (config.frames, *lengths):

@@ -34,7 +34,8 @@ def skip(path, why):
 
 
 class World(Dataset):
-    """Batches of the toy world. A batch is a list of groups: ((B, T, H, W, 3) uint8, B captions), all clips of one shape.
+    """Batches of the toy world. A batch is a list of groups: ((B, T, H, W, 3) uint8, B captions, (B,) how many latent frames
+    at the beginning are given, 0 where training draws them), all clips of one shape.
 
     stage "dit": clips of any of the config's lengths and sizes, packed greedily until dit_tokens are full.
     stage "vae": one group of one shape, as many clips as there are pixels in vae_batch clips of frames x height x width. Lengths are
@@ -51,7 +52,7 @@ class World(Dataset):
         rng, groups = np.random.default_rng((self.config.seed, k)), {}
         for shape, which in self.packed(rng) if self.stage == "dit" else self.alike(rng):
             groups.setdefault(shape, []).append(self.clip(rng, which, *shape))
-        return [(torch.from_numpy(np.stack([video for video, _ in clips])), [caption for _, caption in clips]) for clips in groups.values()]
+        return [(torch.from_numpy(np.stack(videos)), list(captions), torch.tensor(given)) for videos, captions, given in (zip(*clips) for clips in groups.values())]
 
     def packed(self, rng):
         """A batch's clips as (shape, which): whatever is drawn goes in if there is room for it, until nothing has fitted 50 times."""
@@ -84,7 +85,22 @@ class World(Dataset):
         told = ("speed",) if late else ("direction", "speed")                        # of the motion: a late clip's first direction is not the video's
         if frames == 1 or late and rng.random() < 0.5:
             told = ()
-        return world.render(scene, frames, height, width, self.config.fps), "" if late and rng.random() < 0.5 else world.describe(scene, told)
+        caption = "" if late and rng.random() < 0.5 else world.describe(scene, told)
+        if late and frames > 5 and rng.random() < self.config.window_share:
+            return self.window(rng, scene, frames, height, width)
+        return world.render(scene, frames, height, width, self.config.fps), caption, 0
+
+    def window(self, rng, scene, frames, height, width):
+        """A later window of a long video: frame 0 is a memory of its beginning, some latent frames are what came last, the rest follows.
+
+        What came last was made by a network, and has drifted: too fast or too slow, too large or too small. What follows is right again, as
+        the memory and the words say, so the network learns to correct its own errors."""
+        given = int(rng.integers(max(2, (frames - 1) // 8), 1 + (frames - 1) // 4))
+        last, times, grown = 4 * given - 4, np.arange(frames) / self.config.fps, np.ones(frames)
+        times[:last] = times[last] + (times[:last] - times[last]) * rng.uniform(0.6, 1.4)
+        grown[1 : last + 1] = rng.uniform(0.85, 1.15)
+        times[0] = rng.uniform(-60, 0)
+        return world.render(scene, frames, height, width, self.config.fps, times, grown), world.describe(scene, ("speed",)), given
 
 
 class Folder(World):
@@ -136,7 +152,7 @@ class Folder(World):
         for path in (which, *(self.paths[i] for i in rng.permutation(len(self.paths)))):  # the first that can be read
             try:
                 if self.lasts(path, frames):
-                    return read(path, frames, height, width, self.config.fps, rng), self.captions[path]
+                    return read(path, frames, height, width, self.config.fps, rng), self.captions[path], 0
             except (av.FFmpegError, ValueError) as error:
                 skip(path, error)
         raise BadInput(self.unusable)
@@ -157,11 +173,11 @@ if __name__ == "__main__":
     def main():
         config = Config(lengths="9 17 33", sizes="32x32 32x56 56x32 24x32", image_share=0.2)
         batch, again = next(stream(World(config), 7)), next(stream(World(config), 7))
-        print("batch 7, the same when drawn again:", all(torch.equal(a, b) for (a, _), (b, _) in zip(batch, again)))
-        for video, captions in batch:
+        print("batch 7, the same when drawn again:", all(torch.equal(a, b) for (a, *_), (b, *_) in zip(batch, again)))
+        for video, captions, given in batch:
             B, T, H, W, _ = video.shape
             print(f"  {B} x {T} frames of {H}x{W}: {B * tokens(config, T, H, W):4} tokens, {captions[0]!r} ...")
-        print(f"{sum(len(c) * tokens(config, *v.shape[1:4]) for v, c in batch)} of {config.dit_tokens} tokens are used")
+        print(f"{sum(len(c) * tokens(config, *v.shape[1:4]) for v, c, _ in batch)} of {config.dit_tokens} tokens are used")
         print("clips x frames of the VAE's batches:", *("{}x{}".format(*World(config, "vae")[k][0][0].shape[:2]) for k in range(6)))
 
     run(main)

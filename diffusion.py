@@ -75,8 +75,8 @@ def step(x_t, x_0, eps, now, then, eta, noise):
     return alpha_s * x_0 + (sigma_s**2 - s**2) ** 0.5 * eps + s * noise
 
 
-def draw_levels(B, t, config):
-    """Levels for training → (B, t). Every row of the table is something that the sampler can then do:
+def draw_levels(B, t, config, first=None):
+    """Levels for training → (B, t). first (B,): latent frames at the beginning of each clip that are given anyway, 0: drawn here. Every row of the table is something that the sampler can then do:
 
         the whole clip at one level         text to video
         first frame given (at level 0)      animate a still
@@ -98,6 +98,8 @@ def draw_levels(B, t, config):
     row = torch.multinomial(torch.tensor([share for share, _ in table]), B, replacement=True)[:, None]
     row[torch.rand(B) > config.given_share] = -1                                     # the whole clip at one level
     given = torch.stack([(row == n) & mask for n, (_, mask) in enumerate(table[:-1])]).any(0)
+    if first is not None:
+        given = torch.where(first[:, None] > 0, frame < first[:, None], given)
     given &= ~given.all(1, keepdim=True)                                             # if chance gave everything, nothing is given
     level = torch.where(row == len(table) - 1, draw(t), draw(1))                     # (B, t)
     return torch.where(given.any(1, keepdim=True), draw(1, 1.0), level).masked_fill(given, 0.0)

@@ -99,17 +99,17 @@ class Trainer:
         return x_0
 
     def vae_loss(self, groups):
-        (video, _), = groups
+        (video, *_), = groups
         loss, error = self.vae.loss(video, self.config.vae_kl)
         return loss, f"{psnr(error.detach()):.1f} dB", None
 
     def dit_loss(self, groups):
         c, x_0, words, level = self.config, [], [], []
-        for video, captions in groups:
-            levels = diffusion.draw_levels(len(video), 1 + (video.shape[2] - 1) // 4, c)
+        for video, captions, first in groups:
+            levels = diffusion.draw_levels(len(video), 1 + (video.shape[2] - 1) // 4, c, first)
             ids = text.encode(captions, self.words, c.words)
-            moving = (levels == 0).sum(1) > 1  # frames that show a motion are to be read themselves, not only the words that name it
-            ids[torch.rand(len(ids)) < torch.where(moving, 0.5, c.null_share)] = 0
+            given = (levels == 0).any(1)  # frames are to be read themselves, not only the words that tell what they show
+            ids[torch.rand(len(ids)) < torch.where(given, 0.5, c.null_share)] = 0
             words.append(ids.to(self.place))
             level.append(levels.to(self.place))
             x_0.append(self.encode_given(video, level[-1] == 0))
@@ -139,7 +139,7 @@ def fit(trainer, stage, folder):
     begun = saved = time.time()
     seconds, seen = trainer.seconds, 0
     for step in bar:
-        groups = [(clips.to_float(video.to(trainer.place)), captions) for video, captions in next(batches)]
+        groups = [(clips.to_float(video.to(trainer.place)), *rest) for video, *rest in next(batches)]
         torch.manual_seed(c.seed * 1_000_003 + step)
         loss, note, by_level = loss_of(groups)
         loss.backward()
@@ -158,7 +158,7 @@ def fit(trainer, stage, folder):
             bins += torch.stack([torch.bincount(which, by_level[1].cpu(), 10), torch.bincount(which, minlength=10)])
         trainer.steps[stage], trainer.seconds = step + 1, seconds + time.time() - begun
         curve.add(step, loss.item())
-        seen += sum(len(captions) for _, captions in groups)
+        seen += sum(len(captions) for _, captions, _ in groups)
         bar.set_postfix_str(f"loss {loss.item():.4f} {note} {seen / (time.time() - begun):.0f} clips/s", refresh=False)
         if time.time() - saved > 60 * c.save_minutes or step + 1 == total:
             save(folder / "model.pt", trainer.state())
@@ -197,7 +197,7 @@ def save(path, state):
 @torch.no_grad()
 def picture(trainer, stage, group, path):
     """A strip of clips above their reconstructions, or of samples for captions, as a PNG."""
-    video, captions = group
+    video, captions, _ = group
     if stage == "vae":
         strips = [clips.to_uint8(v) for v in (video[:3], trainer.vae.decode(trainer.vae.encode(video[:3])[0]))]
     else:
@@ -210,7 +210,7 @@ def measure_scale(trainer):
     """1 / standard deviation of the latents, over a few batches: diffusion adds noise of variance 1 and wants data of the same size."""
     c = trainer.config
     source = data.source(c)
-    latents = [trainer.encode(clips.to_float(video.to(trainer.place))).flatten() for k in range(4) for video, _ in source[k]]
+    latents = [trainer.encode(clips.to_float(video.to(trainer.place))).flatten() for k in range(4) for video, *_ in source[k]]
     return 1 / torch.cat(latents).std()
 
 
@@ -249,7 +249,7 @@ def main():
     else:
         config = from_flags(args)
         source = data.source(config)
-        captions = [caption for _, group in source[0] for caption in group]  # no usable clip, or captions that are too long: refused here, before anything is written
+        captions = [caption for _, group, _ in source[0] for caption in group]  # no usable clip, or captions that are too long: refused here, before anything is written
         text.encode(captions, [], config.words)
         trainer = Trainer(config, source.words(), place)
         if args.start:

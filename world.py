@@ -83,11 +83,11 @@ def simulate(scene, times, aspect=(1.0, 1.0)):
 def coverage(shape, size, centre, height, width):
     """How much of each pixel a shape covers, edges anti-aliased over one pixel.
 
-    size, and centres (T, 2), in short sides → (T, H, W) float32 in [0, 1]. Every shape just fits its box of ± size, so all bounce alike."""
+    size, one or one per frame, and centres (T, 2), in short sides → (T, H, W) float32 in [0, 1]. Every shape just fits its box of ± size, so all bounce alike."""
     unit = min(height, width)
     x = ((np.arange(width) + 0.5) - centre[:, :1] * unit).astype(np.float32)[:, None, :]
     y = ((np.arange(height) + 0.5) - centre[:, 1:] * unit).astype(np.float32)[:, :, None]
-    r = np.float32(size * unit)
+    r = np.reshape(np.float32(size * np.float64(unit)), (-1, 1, 1))
     if shape == "circle":
         outside = np.sqrt(x * x + y * y) - r  # pixels from the outline, negative inside
     elif shape == "square":
@@ -97,11 +97,12 @@ def coverage(shape, size, centre, height, width):
     return np.clip(0.5 - outside, 0, 1)
 
 
-def render(scene, frames=17, height=32, width=32, fps=12.0):
-    """Draws a scene → (T, H, W, 3) uint8."""
-    video = np.broadcast_to(np.float32(scene.ground), (frames, height, width, 3))
-    for thing, path in zip(scene.things, simulate(scene, np.arange(frames) / fps, aspect(height, width))):
-        cover = coverage(thing.shape, thing.size, path, height, width)[..., None]
+def render(scene, frames=17, height=32, width=32, fps=12.0, times=None, grown=1.0):
+    """Draws a scene → (T, H, W, 3) uint8, at times 0, 1 / fps, ... or any others, (T,) seconds; things as many times their size as `grown`, one or one per frame."""
+    times = np.arange(frames) / fps if times is None else times
+    video = np.broadcast_to(np.float32(scene.ground), (len(times), height, width, 3))
+    for thing, path in zip(scene.things, simulate(scene, times, aspect(height, width))):
+        cover = coverage(thing.shape, thing.size * np.asarray(grown), path, height, width)[..., None]
         video = video + cover * (np.float32(COLOURS[thing.colour]) - video)
     return (video + 0.5).astype(np.uint8)
 
