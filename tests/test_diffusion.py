@@ -147,3 +147,5 @@ def test_every_kind_of_given_frames_is_trained_as_often_as_the_table_says():
     assert (drawn[given.any(1)].amax(1) > whole.median()).float().mean().item() == pytest.approx(0.84, abs=0.05)  # sigmoid(normal + 1) > 1/2
     assert (whole == whole[:, :1]).all() and whole.median().item() == pytest.approx(0.5, abs=0.03)
     assert (diffusion.draw_levels(100, 1, Config(given_share=1.0)) > 0).all() and (diffusion.draw_levels(500, 2, Config(given_share=1.0)) > 0).any(1).all()
+    first = torch.arange(500) % 6
+    assert ((diffusion.draw_levels(500, 6, Config(given_share=1.0), first) == 0).sum(1) == first)[first > 0].all()

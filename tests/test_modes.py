@@ -56,6 +56,16 @@ def test_windows_are_as_long_as_they_need_to_be_and_overlap(model, monkeypatch, 
     assert calls == [(window, PROMPTS[0] if i == 0 else "a circle") for i, window in enumerate(windows)]
 
 
+def test_a_later_window_begins_with_the_videos_first_frame(model, monkeypatch):
+    monkeypatch.setattr(model.config, "frames", 13)
+    monkeypatch.setattr(model.config, "window_share", 0.5)
+    seen, real, video = [], sample.complete, clip(14)
+    monkeypatch.setattr(sample, "complete", lambda model, prompts, video, *rest, **how: seen.append(video) or real(model, prompts, video, *rest, **how))
+    made = sample.extend(model, ["", ""], video, 16)
+    for window, end in zip(seen, (14, 22)):  # frames 0 and end - 4 ... end - 1 are given
+        assert (window[:, 0] == video[:, 0]).all() and (window[:, 1:5] == made[:, end - 4 : end]).all()
+
+
 @pytest.mark.parametrize("T, gap, window, new", [
     (13, (1, 4), "#....########", (1, 4)), (13, (5, 6), "#####....####", (5, 8)), (40, (17, 20), "#####....####", (17, 20)), (40, (3, 3), "#....########", (3, 6)), (14, (6, 9), "#####....####", (6, 9))])
 def test_a_gap_is_filled_in_whole_latent_frames_with_all_that_fits_around_it(model, monkeypatch, T, gap, window, new):

@@ -97,7 +97,7 @@ def test_the_sampled_model_is_the_average_of_the_weights(config, tmp_path, monke
 def test_latents_have_variance_1_after_the_measured_scale(config, tmp_path):
     trainer = start(config, tmp_path / "run")
     train.train(trainer, tmp_path / "run")
-    (video, _), = data.World(replace(config, dit_tokens=64 * 12))[123]
+    (video, *_), = data.World(replace(config, dit_tokens=64 * 12))[123]
     video = clips.to_float(video)
     assert (trainer.vae.encode(video)[0] * trainer.scale).std().item() == pytest.approx(1, abs=0.1)
 
@@ -105,7 +105,7 @@ def test_latents_have_variance_1_after_the_measured_scale(config, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_keeps_the_checkpoint(config, tmp_path, monkeypatch):
     trainer = start(replace(config, dit_steps=6, save_minutes=0.0), tmp_path / "run")
     good = train.Trainer.dit_loss
-    monkeypatch.setattr(train.Trainer, "dit_loss", lambda self, groups: good(self, [(v * (float("nan") if self.steps["dit"] == 4 else 1), c) for v, c in groups]))
+    monkeypatch.setattr(train.Trainer, "dit_loss", lambda self, groups: good(self, [(v * (float("nan") if self.steps["dit"] == 4 else 1), *rest) for v, *rest in groups]))
     with pytest.raises(BadInput, match="dit step 4: the loss is nan, its gradient's norm nan; most often a learning rate"):
         train.train(trainer, tmp_path / "run")
     assert sample.read_checkpoint(tmp_path / "run/model.pt")[0]["steps"] == {"vae": 3, "dit": 4}
