@@ -49,31 +49,38 @@ def open_clip(path, config, size=None):
     Every frame is scaled to cover `size` (None: of the training sizes the one nearest to its own aspect ratio), and the middle is cut out.
     Times that are within 5 % of whole frames count as whole: a GIF knows hundredths of a second only. Raises BadInput."""
     video, shown = [], []                                                                       # shown: on how many frames of ours
-    try:
-        for seconds, frame in frames_of(path):
-            H, W, _ = frame.shape
-            height, width = size = size or nearest(clip_shapes(config)[1], W / H)
-            h, w, top, left = cover(H, W, height, width)
-            x = torch.from_numpy(np.array(frame)).permute(2, 0, 1)[None].float()
-            x = F.interpolate(x, (h, w), mode="area" if h <= H else "nearest")[0]
-            video.append(x[:, top : top + height, left : left + width].round().byte().permute(1, 2, 0).numpy())
-            long = seconds * config.fps or 1.0
-            shown.append(round(long) if abs(long - round(long)) < 0.05 * long else long)
-    except (OSError, ValueError, SyntaxError, IndexError, TypeError, ZeroDivisionError, Image.DecompressionBombError) as error:  # FFmpeg's errors are among them
-        raise BadInput(f"{path}: not a picture or clip that can be read ({(str(error) or type(error).__name__).splitlines()[0][:100]})")
-    if not video:
-        raise BadInput(f"{path}: not a picture or clip that can be read (no frame in it)")
+    for seconds, frame in frames_of(path):
+        H, W, _ = frame.shape
+        height, width = size = size or nearest(clip_shapes(config)[1], W / H)
+        h, w, top, left = cover(H, W, height, width)
+        x = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
+        x = F.interpolate(x, (h, w), mode="area" if h <= H else "nearest")[0]
+        video.append(x[:, top : top + height, left : left + width].round().byte().permute(1, 2, 0).numpy())
+        long = seconds * config.fps or 1.0
+        shown.append(round(long) if abs(long - round(long)) < 0.05 * long else long)
     until = np.cumsum(shown)
     return np.stack([video[min(np.searchsorted(until, i + 0.5), len(video) - 1)] for i in range(max(1, round(until[-1]) if len(video) > 1 else 1))])
 
 
 def frames_of(path):
-    """Every frame of a picture or clip: (seconds it is shown, 0 if it does not say, (H, W, 3) uint8)."""
+    """Every frame of a picture or clip: (seconds it is shown, 0 if it does not say, (H, W, 3) uint8). Raises BadInput."""
+    empty = True
+    try:
+        for empty, frame in zip(itertools.repeat(False), decoded(path)):
+            yield frame
+    except (OSError, ValueError, SyntaxError, IndexError, TypeError, ZeroDivisionError, Image.DecompressionBombError) as error:  # FFmpeg's errors are among them
+        raise BadInput(f"{path}: not a picture or clip that can be read ({(str(error) or type(error).__name__).splitlines()[0][:100]})")
+    if empty:
+        raise BadInput(f"{path}: not a picture or clip that can be read (no frame in it)")
+
+
+def decoded(path):
+    """The same, with whatever errors Pillow and FFmpeg raise."""
     try:
         with Image.open(path) as file:
             for frame in ImageSequence.Iterator(file):
                 picture = ImageOps.exif_transpose(frame).convert("RGB")
-                yield frame.info.get("duration", 0) / 1000, np.asarray(picture)
+                yield frame.info.get("duration", 0) / 1000, np.array(picture)
     except UnidentifiedImageError:                                                              # then it is a video
         with av.open(str(path)) as file:
             stream = file.streams.video[0]

@@ -11,7 +11,8 @@ They are one function. `complete` takes a video of which some frames are known, 
 the rest beside it (diffusion.sample) and decodes. Text to video is a video of which nothing is known, a still to animate is known frame 0,
 an edit begins at a level below 1. `extend` calls it again and again where one sequence is too short, `fill` finds the sequence around a gap.
 
-`write` saves a video in the format of the file's ending; the command puts prompt, seed and the checkpoint's hash into its metadata.
+The command judges the prompts before anything is made, and every frame before anything is written (safety.py). Prompt, seed and the checkpoint's hash go into
+the file's metadata, and the file is signed.
 
 SDEdit (edits by starting in between): Meng et al. 2022. Long videos by overlapping windows: Video Diffusion Models, Ho et al. 2022, sec. 3.1.
 Letters: B prompts  T H W frames, height, width  Z latent channels  t h w latent frames, rows, columns
@@ -28,6 +29,7 @@ import torch
 from tqdm import tqdm
 
 import diffusion
+import safety
 import text
 from clips import check_path, open_clip, to_float, to_uint8, write
 from config import BadInput, Config, Flags, at_least, check_size, device, from_dict, run
@@ -194,6 +196,8 @@ def parse():
     parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim", help="ddim adds no noise on the way, ddpm does")
     parser.add_argument("--seed", type=int, default=0, help="the first prompt's; the next one's is one more")
     parser.add_argument("--zoom", type=int, default=4, help="pixels of the file per pixel of the video, in each direction")
+    parser.add_argument("--keys", metavar="FOLDER", default=str(safety.KEYS), help="cert.pem and key.pem to sign with; made for development where there are none")
+    parser.add_argument("--unsafe-skip-checks", action="store_true", help="judge neither prompts nor frames; logged in unsafe.log beside the output")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     args = parser.parse_args()
     at_least(args, steps=1, guidance=0, frames=1, zoom=1, seed=0)
@@ -234,9 +238,11 @@ def count(seconds, fps, flag):
 def main():
     args = parse()
     checkpoint = args.checkpoint or newest()
+    prompts = args.prompt or ["" if args.image or args.video or args.connect else "a red circle moving left slowly"]
+    if not args.unsafe_skip_checks:
+        safety.check_prompts(prompts + [args.then or ""])
     model = load(checkpoint, device(args.device))
     c, size = model.config, tuple(map(int, args.size.split("x"))) if args.size else None
-    prompts = args.prompt or ["" if args.image or args.video or args.connect else "a red circle moving left slowly"]
     text.encode(prompts + [args.then or ""], model.words, c.words, warn=True)  # warns of unknown words and refuses long prompts, before any work
     frames = args.frames or (1 + 4 * ((count(args.seconds, c.fps, "--seconds") + 2) // 4) if args.seconds is not None else c.frames)
     check_size(c, frames, *(size or (c.height, c.width)))
@@ -247,6 +253,8 @@ def main():
             size = clips[0].shape[2:4]
     height, width = size or (c.height, c.width)
     check_path(args.out, height * args.zoom, width * args.zoom)
+    if args.unsafe_skip_checks:
+        safety.log_skip(prompts, Path(args.out).parent)
     how = dict(steps=args.steps, guidance=args.guidance, eta=float(args.sampler == "ddpm"), seed=args.seed, progress=True)
     then = dict(then=[args.then] * len(prompts) if args.then else None)
     if args.image:
@@ -267,13 +275,16 @@ def main():
         videos = complete(model, prompts, clip, np.ones(clip.shape[1], bool), 0.7 if args.strength is None else args.strength, **how)
     else:
         videos = generate(model, prompts, frames, height, width, **then, **how)
+    if not args.unsafe_skip_checks:
+        safety.check_frames(videos, c.fps)
     for i, (prompt, video) in enumerate(zip(prompts, videos)):
         path = Path(args.out) if len(videos) == 1 else Path(args.out).with_stem(f"{Path(args.out).stem}-{i}")
         try:
             write(path, video, c.fps, args.zoom, f"{prompt} | seed {args.seed + i} | checkpoint {model.hash}")
         except OSError as error:
             raise BadInput(f"--out {path}: cannot be written ({error.strerror})")
-        print(f"{path}: {len(video)} frames of {height}x{width} from {checkpoint}", prompt, sep=" | ")
+        signature = safety.sign(path, args.keys, model.hash, prompt, bool(clips))
+        print(f"{path}: {len(video)} frames of {height}x{width} from {checkpoint}", prompt, signature, sep=" | ")
 
 
 if __name__ == "__main__":

@@ -92,6 +92,9 @@ def coverage(shape, size, centre, height, width):
         outside = np.sqrt(x * x + y * y) - r  # pixels from the outline, negative inside
     elif shape == "square":
         outside = np.maximum(abs(x), abs(y)) - r
+    elif shape == "emblem":  # a ring and a cross inside: what safety.py stands guard against; no caption names it and no scene draws it by chance
+        centre, thin = np.sqrt(x * x + y * y), np.float32(0.2) * r
+        outside = np.minimum(abs(centre - 4 * thin) - thin, np.maximum(np.minimum(abs(x), abs(y)) - thin, centre - r))
     else:  # triangle: base 2r at the bottom, apex at the top; its right side is 2x - y - r = 0, over sqrt 5 for pixels
         outside = np.maximum((2 * abs(x) - y - r) / np.float32(5**0.5), y - r)
     return np.clip(0.5 - outside, 0, 1)
