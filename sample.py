@@ -220,6 +220,10 @@ def parse():
         raise BadInput(f"--extend {args.extend[0]}: expected forward or backward, then seconds")
     if args.size and not re.fullmatch(r"\d+x\d+", args.size):
         raise BadInput(f"--size {args.size}: expected HEIGHTxWIDTH, for example 32x48")
+    try:
+        " ".join((args.prompt or []) + [args.then or ""]).encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(f"--prompt: {error.object[error.start]!r} is no letter; expected UTF-8")
     if args.fill and not re.fullmatch(r"\d+-\d+", args.fill):
         raise BadInput(f"--fill {args.fill}: expected FIRST-LAST, two frame numbers, for example 9-16")
     return args
@@ -241,6 +245,7 @@ def main():
     prompts = args.prompt or ["" if args.image or args.video or args.connect else "a red circle moving left slowly"]
     if not args.unsafe_skip_checks:
         safety.check_prompts(prompts + [args.then or ""])
+    signer = safety.signer(args.keys)
     model = load(checkpoint, device(args.device))
     c, size = model.config, tuple(map(int, args.size.split("x"))) if args.size else None
     text.encode(prompts + [args.then or ""], model.words, c.words, warn=True)  # warns of unknown words and refuses long prompts, before any work
@@ -254,7 +259,7 @@ def main():
     height, width = size or (c.height, c.width)
     check_path(args.out, height * args.zoom, width * args.zoom)
     if args.unsafe_skip_checks:
-        safety.log_skip(prompts, Path(args.out).parent)
+        safety.log_skip(prompts + [args.then or ""], Path(args.out).parent)
     how = dict(steps=args.steps, guidance=args.guidance, eta=float(args.sampler == "ddpm"), seed=args.seed, progress=True)
     then = dict(then=[args.then] * len(prompts) if args.then else None)
     if args.image:
@@ -283,7 +288,7 @@ def main():
             write(path, video, c.fps, args.zoom, f"{prompt} | seed {args.seed + i} | checkpoint {model.hash}")
         except OSError as error:
             raise BadInput(f"--out {path}: cannot be written ({error.strerror})")
-        signature = safety.sign(path, args.keys, model.hash, prompt, bool(clips))
+        signature = safety.sign(path, signer, model.hash, prompt, bool(clips))
         print(f"{path}: {len(video)} frames of {height}x{width} from {checkpoint}", prompt, signature, sep=" | ")
 
 

@@ -11,6 +11,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import clips  # noqa: E402
+import safety  # noqa: E402
 import sample  # noqa: E402
 import train  # noqa: E402
 from config import Config  # noqa: E402
@@ -60,6 +61,7 @@ def command(monkeypatch, capfd, tmp_path):
     """command(module, *words) runs module.main() as the shell would → (exit code, stdout, stderr)."""
     def call(module, *words):
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(safety, "KEYS", tmp_path / "keys")
         monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, words)])
         capfd.readouterr()
         try:

