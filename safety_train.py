@@ -137,13 +137,13 @@ def samples(model, n, seed, ours=True):
     return videos[:n]
 
 
-def learn_detector(made, real, files=3, steps=1200):
+def learn_detector(made, real, files=2, steps=1200):
     """Videos of the model and of the world → Detector. Every one goes through the same files, formats, sizes and cuts, so that these tell nothing."""
     torch.manual_seed(0)
     rng, x, y = np.random.default_rng(0), [], []
     with tempfile.TemporaryDirectory() as folder:
         for video, label in tqdm([(v, label) for _ in range(files) for a, b in zip(made, real) for v, label in ((a, 1.0), (b, 0.0))], "files"):
-            x.append(safety.pairs(passed_on(video, folder, clips.ENDINGS[rng.integers(4)], rng.uniform(0.6, 1), rng.uniform(0, 0.15), rng.random() < 0.6, int(rng.integers(2, 6)))).half())
+            x.append(safety.pairs(passed_on(video, folder, clips.ENDINGS[rng.integers(4)], rng.uniform(0.6, 1), rng.uniform(0, 0.15), rng.random() < 0.6, int(rng.integers(2, 5)))).half())
             y.append(label)
     x, y = torch.stack(x), torch.tensor(y)
 
@@ -263,14 +263,14 @@ def main():
     args = parser.parse_args()
     model = sample.load(args.checkpoint)
     if args.score:
-        made, real = samples(model, 200, 2_000_000), samples(model, 200, 3_000_000, ours=False)
+        made, real = samples(model, 100, 2_000_000), samples(model, 100, 3_000_000, ours=False)
         score_frames(model, made)
-        score_detector(made, real, [(path, samples(sample.load(path), 200, 4_000_000)) for path in args.other])
+        score_detector(made, real, [(path, samples(sample.load(path), 100, 4_000_000)) for path in args.other])
         score_prompts()
         return score_signatures(made)
     if text.minilm() is None:
         raise BadInput(f"sentence vectors are missing, and would be in everybody's classifier: {safety.EXTRA}")
-    made, real = samples(model, 400, 0), samples(model, 400, 1_000_000, ours=False)
+    made, real = samples(model, 300, 0), samples(model, 300, 1_000_000, ours=False)
     networks = learn_prompts(labelled()), learn_frames(model, made), learn_detector(made, real)
     torch.save([{name: weight.half() for name, weight in network.state_dict().items()} for network in networks], safety.WEIGHTS)
     print(f"{safety.WEIGHTS}: {safety.WEIGHTS.stat().st_size / 1e6:.2f} MB")

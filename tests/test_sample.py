@@ -47,8 +47,8 @@ def test_the_checkpoint_that_comes_with_the_repository(tmp_path, monkeypatch):
     assert sample.newest() == str(sample.SHIPPED) and sample.SHIPPED.stat().st_size <= 12e6
     parser = config.Flags("")
     config.add_flags(parser)
-    second_stage = (sample.SHIPPED.parents[1] / "README.md").read_text().split("--start out/small/model.pt ")[1].split("\n")[0].split()
-    given = parser.parse_args(["--config", str(sample.SHIPPED.parents[1] / "configs/small.toml"), *second_stage])
+    last_stage = (sample.SHIPPED.parents[1] / "README.md").read_text().split("--start out/small-2/model.pt ")[1].split("\n")[0].split()
+    given = parser.parse_args(["--config", str(sample.SHIPPED.parents[1] / "configs/small.toml"), *last_stage])
     assert sample.load(sample.newest()).config == config.from_flags(given)
     for name in ("old", "new"):  # what was trained here comes first, the latest of it
         (tmp_path / "out" / name).mkdir(parents=True)
