@@ -88,10 +88,14 @@ class PromptClassifier(nn.Module):
 
 @torch.no_grad()
 def judge(classifier, prompts, sentences=True):
-    """Prompts → a (policy, how sure, the stretch that decides) for each. A prompt is as bad as its worst stretch."""
+    """Prompts → a (policy, how sure, the stretch that decides) for each. A prompt is as bad as its worst stretch.
+
+    A sentence vector understands words as they are written, so of a prompt in disguise only the letters decide."""
     parts = [stretches(plain(p)) for p in prompts]
-    flat = [part for some in parts for part in some]
-    probabilities = classifier(ngrams(flat), text.vectors(flat) if sentences else None).exp().split([len(some) for some in parts])
+    flat, grams = [part for some in parts for part in some], ngrams([part for some in parts for part in some])
+    written = torch.tensor([some[0] == " ".join(re.sub(r"[,.;:?!]", " ", p.casefold()).split()) for p, some in zip(prompts, parts) for _ in some])
+    about = text.vectors(flat) if sentences else None
+    probabilities = torch.where(written[:, None], classifier(grams, about), classifier(grams)).exp().split([len(some) for some in parts])
     verdicts = []
     for some, p in zip(parts, probabilities):
         stretch = int(p[:, 0].argmin())                                              # the one that is least likely to be allowed
@@ -103,18 +107,19 @@ def judge(classifier, prompts, sentences=True):
 
 # frames
 class FrameClassifier(nn.Module):
-    """Frames (N, 3, H, W) in [-1, 1], of any size → (N,) logits: is the emblem anywhere? The most suspicious place decides.
+    """Frames (N, 3, H, W) in [-1, 1], of any size → (N,) logits: is the emblem anywhere? The four most suspicious places decide.
 
     A place sees 29 pixels around it, so larger frames are shrunk until the short side has 40."""
 
     def __init__(self):
         super().__init__()
-        self.look = nn.Sequential(nn.Conv2d(3, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 48, 3, 2, 1), nn.ReLU(), nn.Conv2d(48, 48, 3, padding=1), nn.ReLU(),
-                                  nn.Conv2d(48, 64, 3, 2, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 1, 3, padding=1))
+        layers = ((3, 24, 1), (24, 48, 2), (48, 48, 1), (48, 64, 2), (64, 64, 1))
+        self.look = nn.Sequential(*(layer for a, b, stride in layers for layer in (nn.Conv2d(a, b, 3, stride, 1), nn.GroupNorm(8, b), nn.ReLU())), nn.Conv2d(64, 1, 3, padding=1))
 
     def forward(self, x):
         scale = min(1.0, 40 / min(x.shape[2:]))
-        return self.look(x if scale == 1 else F.interpolate(x, scale_factor=scale, mode="area")).amax((1, 2, 3))
+        places = self.look(x if scale == 1 else F.interpolate(x, scale_factor=scale, mode="area")).flatten(1)
+        return places.topk(min(4, places.shape[1])).values.mean(1)
 
 
 # detector

@@ -97,7 +97,7 @@ def fit(network, loss_of_batch, steps, name):
     return network.eval()
 
 
-def learn_frames(model, made, steps=1200, N=32):
+def learn_frames(model, made, steps=1500, N=32):
     """Each step frames with the emblem and without, as drawn or through the VAE, a video that the model made, and noise of some grain → FrameClassifier."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
