@@ -97,15 +97,17 @@ def fit(network, loss_of_batch, steps, name):
     return network.eval()
 
 
-def learn_frames(model, made, steps=1500, N=32):
-    """Each step frames with the emblem and without, as drawn or through the VAE, a video that the model made, and noise of some grain → FrameClassifier."""
+def learn_frames(model, made, steps=4000, N=32):
+    """Each step frames with the emblem and without it, these also through the VAE, a video that the model made, and noise of some grain → FrameClassifier.
+
+    What the VAE makes of an emblem, which it never learned, is often no emblem any more, so it is not shown as one."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
 
     def loss(classifier):
         grain = 2 ** int(rng.integers(4))
         noise = rng.uniform(0.1, 1) * torch.randn(8, 3, 32 // grain, 40 // grain) + rng.uniform(-1, 0.5)
-        parts = [(frames_with(rng, emblem, N, model if rng.random() < 0.5 else None), float(emblem)) for emblem in (True, False)]
+        parts = [(frames_with(rng, emblem, N, model if not emblem and rng.random() < 0.5 else None), float(emblem)) for emblem in (True, False)]
         parts += [(clips.to_float(made[rng.integers(len(made))][None])[0].transpose(0, 1), 0.0), (F.interpolate(noise, scale_factor=grain, mode="bicubic").clamp(-1, 1), 0.0)]
         return sum(F.binary_cross_entropy_with_logits(classifier(x), torch.full((len(x),), y)) for x, y in parts)
 
