@@ -1,3 +1,4 @@
+import importlib.util
 import stat
 
 import numpy as np
@@ -146,10 +147,11 @@ def test_the_command(command, tmp_path):
     clips.write(tmp_path / "a.mp4", world.render(world.scene(np.random.default_rng(0)), 17), 12.0, 4)
     code, out, err = command(safety, "detect", "a.mp4")
     assert code == 0 and "made by our model with probability" in out
-    if text.minilm():
+    extras = importlib.util.find_spec("c2pa") is not None
+    if extras:
         assert "missing: no C2PA metadata" in command(safety, "verify", "a.mp4")[1]
     (tmp_path / "b.mp4").write_bytes(b"not a video")
-    for what in ("detect", "verify"):
+    for what in ("detect", "verify")[: 1 + extras]:
         for name in ("b.mp4", "nowhere.mp4"):
             code, out, err = command(safety, what, name)
             assert code == 2 and name in err and len(err.splitlines()) == 1, err
