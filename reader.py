@@ -86,7 +86,7 @@ def steady(video, combination, fps):
     unit, axis = min(H, W), 0 if direction in ("left", "right") else 1
     looks, moves, first = [], [], None
     for k in range(int(len(video) / fps)):
-        found = read(part := video[round(k * fps) : round((k + 1) * fps) + 3], fps)  # a little longer, to see a turn at its end
+        found = read(video[round(k * fps) : round((k + 1) * fps) + 3], fps)  # a little longer, to see a turn at its end
         looks.append(found["track"] is not None and found["shape"] == shape and found["colour"] == colour)
         moves.append(False)
         if found["track"] is None or found["shape"] is None:

@@ -120,10 +120,11 @@ def extend(model, prompts, video, frames, backward=False, then=None, seed=0, pro
             old = min(have, most - new)                                          # given
             kept = 4 * old - (0 if new_first else 3)                             # given, in frames
             gap = np.zeros((B, 4 * (old + new) - 3 - kept, H, W, 3), np.uint8)
-            window = [gap, video[:, :kept]] if backward else [video[:, T - kept :], gap]
-            if model.config.window_share and not backward and T > kept:          # its frame 0 is the video's: a memory, so that nothing changes little by little
-                window = [video[:, :1], video[:, T - kept + 1 :], gap]
-            known = np.repeat([not backward, backward], [gap.shape[1], kept] if backward else [kept, gap.shape[1]])
+            given = video[:, :kept] if backward else video[:, T - kept :]
+            if model.config.window_share and not backward:                       # its frame 0 is the video's: a memory, so that nothing changes little by little
+                given = np.concatenate([video[:, :1], given[:, 1:]], 1)
+            window = [gap, given] if backward else [given, gap]
+            known = np.repeat([not backward, backward], [part.shape[1] for part in window])
             made = complete(model, prompts, np.concatenate(window, 1), known, seed=seed, progress=progress and bar.disable, **how)
             part = made[:, : gap.shape[1]][:, -missing:] if backward else made[:, kept:][:, :missing]
             video = np.concatenate([part, video] if backward else [video, part], 1)

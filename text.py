@@ -6,7 +6,7 @@ compares with (Ho & Salimans 2022). Sora uses a large pretrained language model'
 the vectors are learned with the transformer, since a world of 18 words needs no more.
 
 For safety.py, whose prompts may say anything, `vectors` asks a small pretrained language model, if the extras are installed: MiniLM (Wang et al. 2020;
-sentence-transformers/all-MiniLM-L6-v2, whose own library takes seconds to import).
+sentence-transformers/all-MiniLM-L6-v2, whose own library takes three seconds to import).
 
 Letters: B prompts  L words in a prompt  D model width
 """

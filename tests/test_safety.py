@@ -37,18 +37,6 @@ def test_a_disguised_prompt_is_refused(kind):
     assert asked != FORBIDDEN and safety.judge(safety.classifiers()[0], [asked])[0][0] == "violence", asked
 
 
-def test_labels_are_varied_and_folds_hold_whole_templates():
-    rows = safety_train.labelled()
-    assert len(rows) >= 1500 and {label for label, *_ in rows} == set(safety.POLICIES) and len({p for *_, p in rows}) == len(rows) and len({t for _, t, _ in rows}) > 200
-
-
-def test_the_emblem_is_seen_anywhere_and_nothing_else_is_taken_for_it():
-    rng, (_, classifier, _) = np.random.default_rng(5), safety.classifiers()
-    with torch.no_grad():
-        seen = {emblem: torch.cat([classifier(safety_train.frames_with(rng, emblem, 25)) for _ in range(12)]) > 0 for emblem in (True, False)}
-    assert seen[True].float().mean() >= 0.98 and seen[False].float().mean() <= 0.02
-
-
 def test_one_frame_is_enough_and_the_message_says_which():
     video = world.render(world.scene(np.random.default_rng(0)), 33)
     safety.check_frames(video[None], 12.0)
