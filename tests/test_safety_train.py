@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -53,14 +55,14 @@ def test_f1_by_hand():
 def test_the_command_trains_and_scores(command, tmp_path, monkeypatch):
     """Everything so small that nothing is learned: that it runs, and that what it writes can be read."""
     rows = [(label, i, f"{word} {other}") for i, other in enumerate(("here", "there", "now", "then", "again", "never")) for label, word in zip(safety.POLICIES, ("a house", "blood", "nude", "nazi", "Batman", "Pikachu"))]
-    two = [world.render(world.scene(np.random.default_rng(i)), 5) for i in range(2)]
+    two = [world.render(world.scene(np.random.default_rng(i)), 5, 16, 16) for i in range(2)]
     monkeypatch.setattr(safety, "WEIGHTS", tmp_path / "safety.pt")
     monkeypatch.setattr(safety_train, "labelled", lambda: rows)
     monkeypatch.setattr(safety_train, "samples", lambda model, n, seed, ours=True: two)
     monkeypatch.setattr(text, "minilm", lambda: True)
     monkeypatch.setattr(text, "vectors", lambda texts: torch.zeros(len(texts), 384))
-    for name, defaults in (("learn_prompts", (2,)), ("learn_frames", (2, 4)), ("learn_detector", (1, 2)), ("score_prompts", (2,)), ("score_frames", (100,)), ("score_signatures", (1,))):
-        monkeypatch.setattr(getattr(safety_train, name), "__defaults__", defaults)
+    for name, defaults in (("learn_prompts", (2,)), ("learn_frames", (2, 4)), ("learn_detector", (1, 2)), ("score_prompts", (2,)), ("score_frames", (50,)), ("score_signatures", (1,))):
+        monkeypatch.setattr(inspect.unwrap(getattr(safety_train, name)), "__defaults__", defaults)
     safety.classifiers.cache_clear()
     code, out, err = command(safety_train, "--checkpoint", sample.SHIPPED)
     assert code == 0 and "safety.pt: " in out and len(safety.classifiers()) == 3, err
