@@ -5,17 +5,11 @@ A run is one `Config`. Its values come from three places, later ones win: the de
 fields, the comment behind a field is its `--help`, and a checkpoint carries the whole thing, so there is nothing else to
 keep in step. Wrong input anywhere in this project raises `BadInput`, which `run` prints as one line (exit code 2).
 """
-import argparse
 import difflib
-import inspect
 import re
-import sys
-import tomllib
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Literal, get_args
 
-import torch
 
 
 class BadInput(ValueError):
@@ -33,9 +27,9 @@ class Config:
     width: int = 32  # pixels
     lengths: str = ""  # frames of the training clips, for example "9 17"; empty: `frames`
     sizes: str = ""  # their heights and widths in pixels, for example "32x32 32x56"; empty: `height` x `width`
-    image_share: float = 0.0  # share of training clips that are images, videos of one frame
-    late_share: float = 0.0  # share of the toy world's clips that begin anywhere in a motion, so that no caption could name its direction
-    window_share: float = 0.0  # share of those that are later windows of a long video (World.window in data.py)
+    image_prob: float = 0.0  # share of training clips that are images, videos of one frame
+    late_prob: float = 0.0  # share of the toy world's clips that begin anywhere in a motion, so that no caption could name its direction
+    window_prob: float = 0.0  # share of those that are later windows of a long video (World.window in data.py)
     fps: float = 12.0  # frames per second
     workers: int = 0  # data-loading processes; 0 draws the batches in the training process
     # vae.py
@@ -49,15 +43,15 @@ class Config:
     # dit.py
     dit_width: int = 192  # D
     dit_depth: int = 6  # blocks
-    dit_head: int = 64  # numbers per attention head, a multiple of 16
-    patch: int = 2  # latent rows and columns per patch; one latent frame each
-    words: int = 8  # L, the longest prompt in words
+    dit_head_dim: int = 64  # numbers per attention head, a multiple of 16
+    patch_size: int = 2  # latent rows and columns per patch; one latent frame each
+    max_words: int = 8  # L, the longest prompt in words
     # diffusion.py
     schedule: Literal["flow", "cosine", "linear"] = "flow"  # how alpha and sigma go from data to noise
     target: Literal["velocity", "v", "eps"] = "velocity"  # what the network predicts
-    level_shift: float = 1.0  # training levels are sigmoid(normal + this): more of them near pure noise
-    null_share: float = 0.1  # share of training clips whose prompt is emptied, for guidance
-    given_share: float = 0.1  # share of training clips some frames of which are given, at level 0 (diffusion.draw_levels)
+    logit_mean: float = 1.0  # training levels are sigmoid(normal + this): more of them near pure noise
+    prompt_dropout: float = 0.1  # share of training clips whose prompt is emptied, for guidance
+    given_prob: float = 0.1  # share of training clips some frames of which are given, at level 0 (diffusion.draw_levels)
     guidance: float = 2.5  # 0 ignores the prompt, 1 is the plain model, more pushes towards the prompt
     sample_steps: int = 25  # denoising steps
     # train.py
@@ -65,18 +59,26 @@ class Config:
     dit_tokens: int = 2816  # tokens per step: the words and patches of as many clips as fit
     dit_lr: float = 0.03  # Muon's, for the blocks' matrices
     lr: float = 4e-3  # AdamW's, for everything that Muon does not train
-    warmup: int = 20  # steps from 0 to the full learning rates
+    warmup_steps: int = 20  # steps from 0 to the full learning rates
     lr_decay: float = 0.9  # the last share of the steps, over which the learning rates fall to 0
     grad_clip: float = 1.0  # the gradient's norm is cut to this
-    ema: float = 0.98  # how much of the averaged weights is kept per step
+    ema_decay: float = 0.98  # how much of the averaged weights is kept per step
     save_minutes: float = 2.0  # between checkpoints with their pictures
     score_prompts: int = 64  # prompts for the table at the end, seen and held out each
 
 
-CAN_BE_ZERO = ("seed", "workers", "vae_kl", "vae_steps", "level_shift", "null_share", "given_share", "image_share", "late_share", "window_share", "guidance", "dit_steps", "warmup", "lr_decay", "ema", "save_minutes")
+TIME_FACTOR = 4  # the VAE makes one latent frame of four frames; the first frame has one of its own
 
 
-def check(config):
+def latent_length(frames):
+    """How many latent frames a clip of 1 + 4k frames has: 1 + k."""
+    return 1 + (frames - 1) // TIME_FACTOR
+
+
+CAN_BE_ZERO = ("seed", "workers", "vae_kl", "vae_steps", "logit_mean", "prompt_dropout", "given_prob", "image_prob", "late_prob", "window_prob", "guidance", "dit_steps", "warmup_steps", "lr_decay", "ema_decay", "save_minutes")
+
+
+def check_config(config):
     """Raises BadInput for a value that no run could use."""
     for field in fields(Config):
         value, choices = getattr(config, field.name), get_args(field.type)
@@ -90,16 +92,16 @@ def check(config):
         can_be_zero = field.name in CAN_BE_ZERO
         if kind in (int, float) and not (0 <= value < 2**31 and (value > 0 or can_be_zero)):
             raise BadInput(f"{field.name} = {value}: expected a number {'of 0 or more' if can_be_zero else 'above 0'} and below 2^31")
-        if field.name in ("null_share", "given_share", "image_share", "late_share", "window_share", "lr_decay", "ema") and value > 1:
+        if field.name in ("prompt_dropout", "given_prob", "image_prob", "late_prob", "window_prob", "lr_decay", "ema_decay") and value > 1:
             raise BadInput(f"{field.name} = {value}: expected a share between 0 and 1")
     lengths, sizes = clip_shapes(config)
     for frames in (config.frames, *lengths):
         for size in ((config.height, config.width), *sizes):
             check_size(config, frames, *size)
-            if tokens(config, frames, *size) > config.dit_tokens:
-                raise BadInput(f"dit_tokens = {config.dit_tokens}: one clip of {frames} frames of {size[0]}x{size[1]} has {tokens(config, frames, *size)}")
-    if config.dit_width % config.dit_head or config.dit_head % 16:
-        raise BadInput(f"dit_head = {config.dit_head}: expected a multiple of 16 that divides dit_width = {config.dit_width}")
+            if count_tokens(config, frames, *size) > config.dit_tokens:
+                raise BadInput(f"dit_tokens = {config.dit_tokens}: one clip of {frames} frames of {size[0]}x{size[1]} has {count_tokens(config, frames, *size)}")
+    if config.dit_width % config.dit_head_dim or config.dit_head_dim % 16:
+        raise BadInput(f"dit_head_dim = {config.dit_head_dim}: expected a multiple of 16 that divides dit_width = {config.dit_width}")
     if not re.fullmatch(r"\w[\w.-]*", config.name):
         raise BadInput(f"name = {config.name!r}: expected letters, digits, '.', '_' or '-', after a first letter, since it names a folder")
     return config
@@ -115,50 +117,20 @@ def clip_shapes(config):
     return [int(n) for n in lengths], [tuple(map(int, size.split("x"))) for size in sizes]
 
 
-def tokens(config, frames, height, width):
+def count_tokens(config, frames, height, width):
     """How many tokens a clip makes: its words and its patches."""
-    brick = config.vae_space * config.patch
-    return config.words + (1 + (frames - 1) // 4) * (height // brick) * (width // brick)
+    brick = config.vae_space * config.patch_size
+    return config.max_words + (1 + (frames - 1) // 4) * (height // brick) * (width // brick)
 
 
 def check_size(config, frames, height, width):
     """Raises BadInput, with the nearest size that would do, for a clip that the networks cannot cut into patches."""
-    brick = config.vae_space * config.patch
+    brick = config.vae_space * config.patch_size
     nearest = lambda n, step, start: max(start, start + round((n - start) / step) * step)
     good = nearest(frames, 4, 1), nearest(height, brick, brick), nearest(width, brick, brick)
     if good != (frames, height, width):
         raise BadInput(f"a clip of {frames} frames of {height}x{width} cannot be cut into patches (frames: 1 + 4k, sides: multiples "
                        f"of {brick}); the nearest that can: {good[0]} frames of {good[1]}x{good[2]}")
-
-
-class Help(argparse.ArgumentDefaultsHelpFormatter):
-    def _get_help_string(self, action):  # no "(default: None)" where the text explains the default
-        return action.help if action.default is None else super()._get_help_string(action)
-
-
-class Flags(argparse.ArgumentParser):
-    """argparse that raises BadInput, and suggests the nearest flag for a typo."""
-
-    def __init__(self, doc):
-        super().__init__(description=doc.split("\n\n")[0], allow_abbrev=False, fromfile_prefix_chars="@", formatter_class=Help)
-
-    def convert_arg_line_to_args(self, line):
-        """`--prompt @prompts.txt` reads a prompt from every line that is not blank; a file of prompts cannot set flags."""
-        if line.startswith("-"):
-            raise BadInput(f"{line!r}: a line of a file of prompts; expected none that begins with -")
-        return [line] if line.strip() else []
-
-    def parse_args(self, words=None):
-        try:
-            return super().parse_args(words)
-        except UnicodeDecodeError:
-            files = [w for w in words or sys.argv[1:] if w.startswith("@")]
-            raise BadInput(f"{' '.join(files)}: expected a text file, a prompt a line")
-
-    def error(self, message):
-        if message.startswith("unrecognized"):
-            message += "".join(suggest(word.split("=")[0], self._option_string_actions) for word in message.split()[2:3])
-        raise BadInput(message)
 
 
 def suggest(word, known):
@@ -167,71 +139,18 @@ def suggest(word, known):
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def at_least(args, **limits):
-    """at_least(args, steps=1): raises BadInput for a flag that is given and lower."""
-    for flag, least in limits.items():
-        value = getattr(args, flag)
-        if value is not None and not least <= value < 2**31:
-            raise BadInput(f"--{flag} {value}: expected {least} or more")
-
-
-def add_flags(parser, default_preset=None):
-    """--config and one flag per field of Config. A flag that is not given is absent from the result, so that the preset can fill it."""
-    comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(Config), re.M))
-    parser.add_argument("--config", default=default_preset, metavar="FILE", help="a TOML preset")
-    for field in fields(Config):
-        kind = str if get_args(field.type) else field.type
-        parser.add_argument("--" + field.name.replace("_", "-"), type=kind, default=argparse.SUPPRESS, choices=get_args(field.type) or None,
-                            metavar=None if get_args(field.type) else kind.__name__.upper(),
-                            help=f"{comments[field.name].replace('%', '%%')} (default: {field.default})")
-
-
-def from_flags(args):
-    """argparse's result → a checked Config: defaults < preset < flags."""
-    given = vars(args)
-    flags = {f.name: given[f.name] for f in fields(Config) if f.name in given}
-    try:
-        preset = tomllib.loads(Path(args.config).read_text()) if args.config else {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadInput(f"--config {args.config}: not a readable TOML file ({error})")
-    return from_dict(preset | flags, args.config)
-
-
-def from_dict(values, source):
+def config_from_dict(values, source):
     """A dict (from TOML or a checkpoint) → a checked Config. Raises BadInput for a key that is no knob."""
     known = [field.name for field in fields(Config)]
     for key in values:
         if key not in known:
             raise BadInput(f"{source}: no knob is called {key!r}{suggest(key, known)}")
-    return check(Config(**values))
-
-
-def device(name):
-    """auto | cpu | cuda | mps → the torch device, and the fastest float32 arithmetic that the machine has.
-
-    "medium" lets a GPU use its tensor cores for float32, and a CPU oneDNN's kernels instead of MKL's, which is faster on an
-    AMD EPYC and no less exact there; a CPU with AMX may round to bfloat16 inside (`python bench.py speed`)."""
-    torch.set_float32_matmul_precision("medium")
-    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device("cuda" if has["cuda"] else "mps" if has["mps"] else "cpu")
-    if not has[name]:
-        raise BadInput(f"--device {name}: not on this machine, which has {', '.join(k for k, v in has.items() if v)}")
-    return torch.device(name)
-
-
-def run(main):
-    """Runs a script's main(); BadInput becomes one line on stderr and exit code 2."""
-    try:
-        main()
-    except BadInput as error:
-        print(f"{Path(sys.argv[0]).name}: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    return check_config(Config(**values))
 
 
 if __name__ == "__main__":
+    from utils.cli import Flags, add_config_flags, config_from_flags, run
+
     parser = Flags(__doc__)
-    add_flags(parser)
-    run(lambda: print(*(f"{k} = {v!r}" for k, v in asdict(from_flags(parser.parse_args())).items()), sep="\n"))
+    add_config_flags(parser)
+    run(lambda: print(*(f"{k} = {v!r}" for k, v in asdict(config_from_flags(parser.parse_args())).items()), sep="\n"))

@@ -1,16 +1,35 @@
 """Diffusion: noise schedules, what the network predicts, and the one step that is both DDPM and DDIM.
 
-A schedule is a pair (alpha, sigma):  x_t = alpha(t) x_0 + sigma(t) eps,  t from 0 (clean) to 1 (noise). DDPM's linear
-schedule, the cosine and the straight line of rectified flow are three such pairs and nothing else differs between them.
-The network predicts a eps + b x_0 for some (a, b); together with x_t this gives both x_0 and eps, and from those `step` goes to
-any lower level: eta = 0 is DDIM, eta = 1 DDPM's ancestral step. On the straight line the DDIM step *is* the Euler step of
-rectified flow:  (1 - s) x_0 + s eps = x_t + (s - t) (eps - x_0).
+A schedule is a pair (alpha, sigma):  x_t = alpha(t) x_0 + sigma(t) eps,  t from 0 (clean) to 1 (noise).
+DDPM's linear schedule, the cosine and the straight line of rectified flow are three such pairs, and nothing
+else differs between them. The network predicts a eps + b x_0 for some (a, b). Together with x_t this gives
+both x_0 and eps, and from those `denoise_step` goes to any lower level: eta = 0 is DDIM, eta = 1 is DDPM's
+ancestral step. On the straight line the DDIM step *is* the Euler step of rectified flow:  (1 - s) x_0 + s
+eps = x_t + (s - t) (eps - x_0).
 
-DDPM: Ho et al. 2020. DDIM: Song et al. 2021. Cosine: Nichol & Dhariwal 2021. v: Salimans & Ho 2022. Straight line and levels
-drawn as sigmoid(normal): rectified flow, Liu et al. 2023; SD3, Esser et al. 2024. Guidance: Ho & Salimans 2022.
-In the code the diffusion time is called `level`; only in `step` and `sample`, t and s are the levels before and after a step.
+Papers
+    DDPM, Ho et al. 2020, https://arxiv.org/abs/2006.11239
+    DDIM, Song et al. 2021, https://arxiv.org/abs/2010.02502
+    Cosine schedule, Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672
+    v-prediction, Salimans & Ho 2022, https://arxiv.org/abs/2202.00512
+    The straight line: rectified flow, Liu et al. 2023, https://arxiv.org/abs/2209.03003
+    Levels drawn as sigmoid(normal): SD3, Esser et al. 2024, sec. 3.1, https://arxiv.org/abs/2403.03206
+    Classifier-free guidance, Ho & Salimans 2022, https://arxiv.org/abs/2207.12598
+    A level per frame: Diffusion Forcing, Chen et al. 2024, https://arxiv.org/abs/2407.01392
+    Edits that start in between: SDEdit, Meng et al. 2022, https://arxiv.org/abs/2108.01073
 
-Letters: B clips  Z latent channels  t h w latent frames, rows, columns
+Where we differ: time is continuous, also for DDPM's thousand steps; levels are drawn nearer to pure noise
+than in SD3, because a video shows its motion through more noise than an image its content (see
+draw_noise_levels).
+
+Letters
+    B         clips in a batch
+    Z         latent channels
+    f h w     latent frames, rows, columns
+    L         words in a prompt
+    t         diffusion time = noise level, in [0, 1]
+    s         the next, lower time of a sampler
+    x_0 eps   the clean latents, and the noise
 """
 import math
 
@@ -19,64 +38,102 @@ from tqdm import tqdm
 
 from config import BadInput
 
+DDPM_STEPS = 1000
+BLIND_ALPHA = 1e-4  # below this alpha, x_t holds nothing of x_0
+EPS_START = 0.98  # where a sampler of eps-prediction starts instead
+
+# How often which frames are given, among the clips of which some are. The rest of the mass: each frame at
+# its own level.
+GIVEN_WEIGHTS = {
+    "first frame": 0.30,
+    "first frames": 0.20,
+    "last frames": 0.15,
+    "both ends": 0.20,
+    "any frames": 0.05,
+    "own levels": 0.10,
+}
+
 
 class Schedule:
-    """alpha(level) and sigma(level) for levels in [0, 1], a float or a tensor of any shape. kind: flow | cosine | linear."""
+    """alpha(t) and sigma(t) for t in [0, 1], a float or a tensor of any shape. kind: flow | cosine |
+    linear."""
 
     def __init__(self, kind):
         if kind not in ("flow", "cosine", "linear"):
             raise BadInput(f"schedule {kind!r}: expected flow, cosine or linear")
         self.kind = kind
-        beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)  # Ho et al. 2020, sec. 4
-        self.log_alpha = torch.cat([torch.zeros(1, dtype=torch.float64), torch.log(1 - beta).cumsum(0) / 2])  # after step 0 ... 1000
 
-    def alpha(self, level):
-        level = torch.as_tensor(level, dtype=torch.float32)
+        # DDPM's betas (sec. 4). log alpha after step 0 ... 1000, where alpha is the square root of the
+        # paper's alpha-bar.
+        beta = torch.linspace(1e-4, 0.02, DDPM_STEPS, dtype=torch.float64)
+        log_alpha_bar = torch.log(1 - beta).cumsum(0)
+        self.log_alpha = torch.cat([torch.zeros(1, dtype=torch.float64), log_alpha_bar / 2])
+
+    def alpha(self, t):
+        """How much of the clean latents is in x_t."""
+        t = torch.as_tensor(t, dtype=torch.float32)
         if self.kind == "flow":
-            return 1 - level
+            return 1 - t
         if self.kind == "cosine":
-            return torch.cos(level * math.pi / 2)
-        table = self.log_alpha.to(level)  # level = step / 1000; between two steps, log alpha is a straight line
-        below = (level * 1000).long().clamp(max=999)
-        return torch.lerp(table[below], table[below + 1], level * 1000 - below).exp()
+            return torch.cos(t * math.pi / 2)
 
-    def sigma(self, level):
-        level = torch.as_tensor(level, dtype=torch.float32)
+        # t = step / 1000; between two of DDPM's steps log alpha is a straight line.
+        table = self.log_alpha.to(t)
+        step = (t * DDPM_STEPS).long().clamp(max=DDPM_STEPS - 1)
+        return torch.lerp(table[step], table[step + 1], t * DDPM_STEPS - step).exp()
+
+    def sigma(self, t):
+        """How much noise is in x_t. cosine and linear keep the variance: alpha^2 + sigma^2 = 1."""
+        t = torch.as_tensor(t, dtype=torch.float32)
         if self.kind == "flow":
-            return level
+            return t
         if self.kind == "cosine":
-            return torch.sin(level * math.pi / 2)
-        return torch.sqrt(1 - self.alpha(level) ** 2)
+            return torch.sin(t * math.pi / 2)
+        return torch.sqrt(1 - self.alpha(t) ** 2)
 
-    def mix(self, x_0, eps, level):
-        """x_t for levels that broadcast against x_0."""
-        return self.alpha(level) * x_0 + self.sigma(level) * eps
-
-
-def mixture(target, alpha, sigma):
-    """(a, b) such that the network predicts  a eps + b x_0."""
-    return {"eps": (1.0, 0.0), "v": (alpha, -sigma), "velocity": (1.0, -1.0)}[target]
+    def add_noise(self, x_0, eps, t):
+        """x_t = alpha(t) x_0 + sigma(t) eps, for t that broadcasts against x_0."""
+        return self.alpha(t) * x_0 + self.sigma(t) * eps
 
 
-def predict(x_t, output, alpha, sigma, target):
-    """The network's output → (x_0, eps): solves  x_t = alpha x_0 + sigma eps,  output = a eps + b x_0."""
-    a, b = mixture(target, alpha, sigma)
-    det = alpha * a - sigma * b
-    return (a * x_t - sigma * output) / det, (alpha * output - b * x_t) / det
+def target_coefficients(target, alpha, sigma):
+    """(a, b) such that the network predicts  a eps + b x_0.  target: eps | v | velocity"""
+    coefficients = {"eps": (1.0, 0.0), "v": (alpha, -sigma), "velocity": (1.0, -1.0)}
+    return coefficients[target]
 
 
-def step(x_t, x_0, eps, now, then, eta, noise):
-    """From now = (alpha_t, sigma_t) to then = (alpha_s, sigma_s), a lower level:
+def to_x0_and_eps(x_t, output, alpha, sigma, target):
+    """The network's output → (x_0, eps): solves  x_t = alpha x_0 + sigma eps,  output = a eps + b x_0  by
+    Cramer's rule."""
+    a, b = target_coefficients(target, alpha, sigma)
+    determinant = alpha * a - sigma * b
+    x_0 = (a * x_t - sigma * output) / determinant
+    eps = (alpha * output - b * x_t) / determinant
+    return x_0, eps
 
-    x_s = alpha_s x_0 + sqrt(sigma_s^2 - s^2) eps + s noise      (Song et al. 2021, eq. 12, for any alpha, sigma)
-    s = eta (sigma_s / sigma_t) sqrt(sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2)  (eq. 16):  eta = 0 is DDIM, 1 is DDPM's posterior."""
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = now, then
-    s = eta * (sigma_s / sigma_t) * (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2) ** 0.5
-    return alpha_s * x_0 + (sigma_s**2 - s**2) ** 0.5 * eps + s * noise
+
+def denoise_step(x_t, x_0, eps, now, then, eta, noise):
+    """One step from now = (alpha_t, sigma_t) to then = (alpha_s, sigma_s), a lower level (DDIM, eq. 12 and
+    16):
+
+        x_s = alpha_s x_0 + sqrt(sigma_s^2 - fresh^2) eps + fresh noise
+        fresh = eta (sigma_s / sigma_t) sqrt(sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2)
+
+    fresh is the paper's sigma, written for any (alpha, sigma). eta = 0 is DDIM, eta = 1 has DDPM's
+    posterior variance."""
+    alpha_t, sigma_t = now
+    alpha_s, sigma_s = then
+    fresh = eta * (sigma_s / sigma_t) * (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2) ** 0.5
+    return alpha_s * x_0 + (sigma_s**2 - fresh**2) ** 0.5 * eps + fresh * noise
 
 
-def draw_levels(B, t, config, first=None):
-    """Levels for training → (B, t). first (B,): latent frames at the beginning of each clip that are given anyway, 0: drawn here. Every row of the table is something that the sampler can then do:
+def random_times(B, frames, logit_mean, raised_by=0.0):
+    """Noise levels to train on → (B, frames), each sigmoid(normal + logit_mean + raised_by)."""
+    return torch.sigmoid(torch.randn(B, frames) + logit_mean + raised_by)
+
+
+def draw_noise_levels(B, f, config, first=None):
+    """Noise levels for training → t (B, f). Every kind of row is something that the sampler can then do:
 
         the whole clip at one level         text to video
         first frame given (at level 0)      animate a still
@@ -84,98 +141,202 @@ def draw_levels(B, t, config, first=None):
         last frames given                   extend backward
         both ends given                     fill in, connect
         any frames given                    whatever else is asked
-        each frame at its own level         what is given need not be perfect (Diffusion Forcing, Chen et al. 2024)
+        each frame at its own level         what is given need not be perfect (Diffusion Forcing)
 
-    The level is sigmoid(normal + shift), because a clip has thousands of numbers: even at level 0.9 together they still show where things
-    are, so a sampler settles shape and path above 0.85, where the plain sigmoid(normal) trains little (SD3, sec. 5.3.2). Where frames are
-    given still more: only where the noise hides the path has it to be found out from what is given."""
-    draw = lambda frames, more=0.0: torch.sigmoid(torch.randn(B, frames) + config.level_shift + more)
-    if t == 1:  # an image has nothing to be given
-        return draw(1)
-    frame = torch.arange(t)
-    i, j = (torch.rand(B, max(2, t - 1)).argsort(1)[:, :2].sort(1).values + 1).split(1, 1)  # two cuts, 1 <= i < j
-    table = ((0.30, frame < 1), (0.20, frame < i), (0.15, frame >= i), (0.20, (frame < i) | (frame >= j)), (0.05, torch.rand(B, t) < 0.5), (0.10, None))
-    row = torch.multinomial(torch.tensor([share for share, _ in table]), B, replacement=True)[:, None]
-    row[torch.rand(B) > config.given_share] = -1                                     # the whole clip at one level
-    given = torch.stack([(row == n) & mask for n, (_, mask) in enumerate(table[:-1])]).any(0)
+    first (B,): how many latent frames at the beginning of each clip are given in any case; 0 draws it here.
+
+    The level is sigmoid(normal + logit_mean), because a clip has thousands of numbers: even at level 0.9
+    they still show together where things are. A sampler settles shape and path above 0.85, where the plain
+    sigmoid(normal) trains little. Clips with given frames are trained at still higher levels: only where
+    the noise hides the path does the network have to find it out from what is given."""
+    # An image has nothing that could be given.
+    if f == 1:
+        return random_times(B, 1, config.logit_mean)
+
+    # Two cuts, 1 <= i < j, say where a given beginning ends and a given end begins.
+    frame = torch.arange(f)
+    cuts = torch.rand(B, max(2, f - 1)).argsort(1)[:, :2] + 1                  # (B, 2)
+    i, j = cuts.sort(1).values.split(1, 1)                                     # (B, 1) each
+    masks = {
+        "first frame": frame < 1,
+        "first frames": frame < i,
+        "last frames": frame >= i,
+        "both ends": (frame < i) | (frame >= j),
+        "any frames": torch.rand(B, f) < 0.5,
+    }
+
+    # Each clip draws its kind; most keep the plain one, -1.
+    kinds = list(GIVEN_WEIGHTS)
+    weights = torch.tensor(list(GIVEN_WEIGHTS.values()))
+    kind = torch.multinomial(weights, B, replacement=True)[:, None]            # (B, 1)
+    kind[torch.rand(B) > config.given_prob] = -1
+    given = torch.zeros(B, f, dtype=torch.bool)
+    for name, mask in masks.items():
+        given |= (kind == kinds.index(name)) & mask
+
+    # What the data says is given wins; and if chance gave everything, nothing is given.
     if first is not None:
         given = torch.where(first[:, None] > 0, frame < first[:, None], given)
-    given &= ~given.all(1, keepdim=True)                                             # if chance gave everything, nothing is given
-    level = torch.where(row == len(table) - 1, draw(t), draw(1))                     # (B, t)
-    return torch.where(given.any(1, keepdim=True), draw(1, 1.0), level).masked_fill(given, 0.0)
+    given &= ~given.all(1, keepdim=True)
+
+    own_levels = random_times(B, f, config.logit_mean)
+    one_level = random_times(B, 1, config.logit_mean)
+    beside_given = random_times(B, 1, config.logit_mean, raised_by=1.0)
+    t = torch.where(kind == kinds.index("own levels"), own_levels, one_level)  # (B, f)
+    t = torch.where(given.any(1, keepdim=True), beside_given, t)
+    return t.masked_fill(given, 0.0)
 
 
-def loss(network, x_0, words, level, eps, schedule, target):
-    """Squared error of the prediction per clip, over what had to be invented (level > 0).
+def diffusion_loss(network, x_0, prompt_ids, t, eps, schedule, target):
+    """Squared error of the prediction, per clip, over what had to be invented (t > 0). DDPM, eq. 14, for
+    any target.
 
-    Lists, an entry per shape: x_0, eps (B, Z, t, h, w); words (B, L); level (B, t) → one tensor (clips,). Ho et al. 2020, eq. 14, for any target."""
-    each = [one[:, None, :, None, None] for one in level]                            # (B, 1, t, 1, 1)
-    outputs = network([schedule.mix(*group) for group in zip(x_0, eps, each)], level, words)
+    Lists, an entry per clip shape: x_0, eps (B, Z, f, h, w); prompt_ids (B, L); t (B, f) → one tensor
+    (clips,)."""
+    frame_times = [levels[:, None, :, None, None] for levels in t]             # (B, 1, f, 1, 1)
+    x_t = []
+    for clean, noise, time in zip(x_0, eps, frame_times, strict=True):
+        x_t.append(schedule.add_noise(clean, noise, time))
+    outputs = network(x_t, t, prompt_ids)
+
     losses = []
-    for output, clean, noise, one in zip(outputs, x_0, eps, each):
-        a, b = mixture(target, schedule.alpha(one), schedule.sigma(one))
-        error = ((output - (a * noise + b * clean)) ** 2).mean(dim=(1, 3, 4))        # (B, t)
-        invented = (one > 0).float().flatten(1)
+    for output, clean, noise, time in zip(outputs, x_0, eps, frame_times, strict=True):
+        a, b = target_coefficients(target, schedule.alpha(time), schedule.sigma(time))
+        error = (output - (a * noise + b * clean)) ** 2
+        error = error.mean(dim=(1, 3, 4))                                      # (B, f)
+        invented = (time > 0).float().flatten(1)                               # (B, f)
         losses.append((error * invented).sum(1) / invented.sum(1))
     return torch.cat(losses)
 
 
-def guide(network, x, level, words, w):
-    """Classifier-free guidance on all channels:  null + w (full - null).  w = 0 ignores the prompt, 1 is plain, > 1 pushes."""
-    if w in (0, 1) or not words.any():  # without a prompt there is nothing to push towards
-        return network([x], [level], [words if w else torch.zeros_like(words)])[0]
-    null, full = network([x, x], [level, level], [torch.zeros_like(words), words])
-    return null + w * (full - null)
+def classifier_free_guidance(network, x, t, prompt_ids, guidance):
+    """null + guidance (full - null), on all channels (Ho & Salimans, eq. 6, whose w is guidance - 1).
+
+    0 ignores the prompt, 1 is the plain model, more pushes towards the prompt. x (B, Z, f, h, w), t (B, f),
+    ids (B, L)."""
+    null_ids = torch.zeros_like(prompt_ids)
+
+    # One pass is enough where only one side counts, or where the prompts are empty and both sides are the
+    # same.
+    if guidance == 0:
+        return network([x], [t], [null_ids])[0]
+    if guidance == 1 or not prompt_ids.any():
+        return network([x], [t], [prompt_ids])[0]
+
+    null, full = network([x, x], [t, t], [null_ids, prompt_ids])
+    return null + guidance * (full - null)
 
 
-def levels(steps, schedule, target, start=1.0):
-    """The levels a sampler visits, evenly from start to 0, steps + 1 of them.
+def sampling_times(steps, schedule, target, start=1.0):
+    """The times a sampler visits → (steps + 1,), evenly from start down to 0.
 
-    From pure noise (alpha = 0) eps says nothing about x_0, so with that target we start just below (Lin et al. 2024)."""
-    blind = target == "eps" and float(schedule.alpha(1.0)) < 1e-4
-    return torch.linspace(min(start, 0.98) if blind else start, 0.0, steps + 1)
+    At pure noise (alpha = 0) eps says nothing about x_0, so with that target we start just below
+    (Lin et al. 2024, https://arxiv.org/abs/2305.08891)."""
+    is_blind = target == "eps" and float(schedule.alpha(1.0)) < BLIND_ALPHA
+    if is_blind:
+        start = min(start, EPS_START)
+    return torch.linspace(start, 0.0, steps + 1)
 
 
 @torch.no_grad()
-def sample(network, words, noise, schedule, target, steps, eta, guidance, known=None, start=1.0, progress=False):
-    """Noise → latents.
+def sample_latents(
+    network, prompt_ids, noise, schedule, target, steps, eta, guidance, known=None, start=1.0, progress=False
+):
+    """Noise → clean latents (B, Z, f, h, w).
 
-    words (B, L) ids; noise: a function that returns fresh (B, Z, t, h, w) noise each time it is called; eta 0 DDIM ... 1 DDPM
-    known: None, or (latents (B, Z, t, h, w), given (B, t) bool): frames that are given stay as they are, at level 0
-    start: the level at which what is not given begins; below 1 it begins as a mix of latents and noise, so they are edited (SDEdit, Meng et al. 2022)."""
+    prompt_ids  (B, L)
+    noise       a function that returns fresh noise (B, Z, f, h, w) each time it is called
+    eta         0 is DDIM, 1 is DDPM
+    guidance    see classifier_free_guidance
+    known       None, or (latents (B, Z, f, h, w), given (B, f) bool): given frames stay as they are, at
+        level 0
+    start       the level at which all other frames begin; below 1 they begin as a mix of latents and noise,
+        and are
+                edited (SDEdit)
+    """
     x = noise()
-    latents, given = known or (torch.zeros_like(x), torch.zeros(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device))
-    keep, visited = given[:, None, :, None, None], levels(steps, schedule, target, start).tolist()  # keep (B, 1, t, 1, 1)
-    x = torch.where(keep, latents, schedule.mix(latents, x, visited[0]) if start < 1 else x)
-    for t, s in tqdm(list(zip(visited, visited[1:])), desc="sampling", disable=not progress):
-        output = guide(network, x, torch.where(given, 0.0, t), words, guidance)
-        now, then = (schedule.alpha(t), schedule.sigma(t)), (schedule.alpha(s), schedule.sigma(s))
-        x_0, eps = predict(x, output, *now, target)
-        x = torch.where(keep, latents, step(x, x_0, eps, now, then, eta, noise() if eta > 0 and s > 0 else 0.0))
+    B, _, f, _, _ = x.shape
+    if known is None:
+        latents = torch.zeros_like(x)
+        given = torch.zeros(B, f, dtype=torch.bool, device=x.device)
+    else:
+        latents, given = known
+    keep = given[:, None, :, None, None]                                       # (B, 1, f, 1, 1)
+
+    times = sampling_times(steps, schedule, target, start).tolist()
+    if start < 1:
+        x = schedule.add_noise(latents, x, times[0])
+    x = torch.where(keep, latents, x)
+
+    pairs = list(zip(times[:-1], times[1:], strict=True))
+    for t, s in tqdm(pairs, desc="sampling", disable=not progress):
+        # The network sees given frames at level 0 beside the others at t.
+        frame_times = torch.where(given, 0.0, t)                               # (B, f)
+        output = classifier_free_guidance(network, x, frame_times, prompt_ids, guidance)
+
+        now = (schedule.alpha(t), schedule.sigma(t))
+        then = (schedule.alpha(s), schedule.sigma(s))
+        x_0, eps = to_x0_and_eps(x, output, *now, target)
+
+        # DDIM draws nothing, and the last step of DDPM adds nothing.
+        fresh_noise = noise() if eta > 0 and s > 0 else 0.0
+        x_s = denoise_step(x, x_0, eps, now, then, eta, fresh_noise)
+        x = torch.where(keep, latents, x_s)
     return x
 
 
-if __name__ == "__main__":
-    print("level  " + "".join(f"{kind:>18}" for kind in ("flow", "cosine", "linear")) + "    (alpha, sigma)")
-    for level in (0.0, 0.25, 0.5, 0.75, 1.0):
-        print(f"{level:5.2f}  " + "".join(f"{Schedule(k).alpha(level):10.3f} {Schedule(k).sigma(level):7.3f}" for k in ("flow", "cosine", "linear")))
+def draw_schedules(path):
+    """A picture of one frame at nine noise levels, a row per schedule: flow, cosine, linear."""
     import imageio.v3 as iio
     import numpy as np
-    from pathlib import Path
-    import world
 
-    frame = torch.from_numpy(world.render(world.scene(np.random.default_rng(0)), 1, 64, 64)[0]).float() / 127.5 - 1
+    from world.scenes import draw_scene, render
+
+    pixels = render(draw_scene(np.random.default_rng(0)), frames=1, height=64, width=64)[0]
+    frame = torch.from_numpy(pixels).float() / 127.5 - 1
     eps = torch.randn(64, 64, 3)
-    rows = [torch.cat([Schedule(kind).mix(frame, eps, level) for level in torch.linspace(0, 1, 9)], 1) for kind in ("flow", "cosine", "linear")]
-    Path("out").mkdir(exist_ok=True)
-    iio.imwrite("out/diffusion.png", ((torch.cat(rows) + 1) * 127.5).clamp(0, 255).byte().numpy())
-    print("out/diffusion.png shows one frame at nine levels, a row per schedule: flow, cosine, linear\n")
-    # A world of one number, 0.7: the perfect network is known, and every sampler must find it.
+    rows = []
     for kind in ("flow", "cosine", "linear"):
-        schedule = Schedule(kind)
+        noisy = [Schedule(kind).add_noise(frame, eps, t) for t in torch.linspace(0, 1, 9)]
+        rows.append(torch.cat(noisy, 1))
+    picture = ((torch.cat(rows) + 1) * 127.5).clamp(0, 255).byte()
+    iio.imwrite(path, picture.numpy())
+
+
+def sample_a_number(kind, eta):
+    """Samples a world of one number, 0.7. The perfect network is known there, and every sampler must find
+    it."""
+    schedule = Schedule(kind)
+
+    def perfect_network(x, t, prompt_ids):
+        alpha = schedule.alpha(t[0].item())
+        sigma = schedule.sigma(t[0].item())
+        eps = (x[0] - alpha * 0.7) / sigma
+        return [alpha * eps - sigma * 0.7]  # v
+
+    def noise():
+        return torch.randn(1, 1, 1, 1, 1)
+
+    prompt_ids = torch.zeros(1, 1)
+    return sample_latents(
+        perfect_network, prompt_ids, noise, schedule, target="v", steps=10, eta=eta, guidance=1.0
+    )
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    print("(alpha, sigma)      flow            cosine            linear")
+    for t in (0.0, 0.25, 0.5, 0.75, 1.0):
+        columns = []
+        for kind in ("flow", "cosine", "linear"):
+            columns.append(f"({Schedule(kind).alpha(t):.3f}, {Schedule(kind).sigma(t):.3f})")
+        print(f"t = {t:.2f}    " + "    ".join(columns))
+
+    Path("out").mkdir(exist_ok=True)
+    draw_schedules("out/diffusion.png")
+    print("out/diffusion.png shows one frame at nine levels, a row per schedule: flow, cosine, linear\n")
+
+    for kind in ("flow", "cosine", "linear"):
         for eta in (0.0, 1.0):
-            def perfect(x, level, words):
-                a, b = schedule.alpha(level[0].item()), schedule.sigma(level[0].item())
-                return [a * (x[0] - a * 0.7) / b - b * 0.7]  # v
-            x = sample(perfect, torch.zeros(1, 1), lambda: torch.randn(1, 1, 1, 1, 1), schedule, "v", 10, eta, 1.0)
-            print(f"{kind:>7}, eta = {eta:.0f}: noise -> {x.item():.4f}")
+            print(f"{kind:>7}, eta = {eta:.0f}: noise -> {sample_a_number(kind, eta).item():.4f}")

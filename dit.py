@@ -1,20 +1,39 @@
-"""The diffusion transformer: words and noisy patches in, the prediction for every patch out.
+"""The diffusion transformer: words and noisy patches in, a prediction for every patch out.
 
-One sequence holds everything: the prompt's words and the clip's patches are all tokens, and every block is plain
-self-attention plus an MLP over all of them. Each token has a noise level: words are given, so theirs is 0; patches of a latent
-frame share that frame's level, so a given frame (level 0) and a frame to invent (level t) can stand side by side. Clips of any
-lengths and sizes, each with its words, stand in one sequence; attention stays inside a clip (patches.py).
+One sequence holds everything. The prompt's words and the clip's patches are all tokens, and every block is
+plain self-attention and an MLP over all of them. Each token has a noise level t: words are given, so theirs
+is 0; the patches of a latent frame share that frame's level, so a given frame (level 0) and a frame to
+invent (level t) stand side by side. Clips of any lengths and sizes, each with its words, share one
+sequence; attention stays inside a clip (patches.py).
 
-The level reaches the blocks by adaLN-Zero: it shifts and scales the input of attention and MLP, and gates their output. The
-modulation is computed once for the whole network and each block adds a learned offset. All gates start at zero, so in the
-assembled network every block starts as the identity, and the prediction starts at zero.
+The level reaches the blocks by adaLN-Zero: it shifts and scales the input of attention and MLP and gates
+their output. This modulation is computed once for the whole network, and each block adds a learned offset.
+All gates start at zero, so in the assembled network every block starts as the identity, and the prediction
+starts at zero.
 
-DiT (Peebles & Xie 2023, sec. 3.2, adaLN-Zero); modulation shared by the blocks: PixArt-alpha (Chen et al. 2023, adaLN-single);
-words and patches in one stream: U-ViT (Bao et al. 2023), SD3 (Esser et al. 2024); a level per frame: Diffusion Forcing (Chen
-et al. 2024). QK-norm: Dehghani et al. 2023 (ViT-22B).
+Papers
+    DiT, Peebles & Xie 2023, sec. 3.2 (adaLN-Zero), https://arxiv.org/abs/2212.09748
+    Modulation shared by the blocks: PixArt-alpha, Chen et al. 2023 (adaLN-single),
+        https://arxiv.org/abs/2310.00426
+    Words and patches in one stream: U-ViT, Bao et al. 2023, https://arxiv.org/abs/2209.12152;
+        SD3, Esser et al. 2024, https://arxiv.org/abs/2403.03206
+    A level per frame: Diffusion Forcing, Chen et al. 2024, https://arxiv.org/abs/2407.01392
+    QK-norm: ViT-22B, Dehghani et al. 2023, https://arxiv.org/abs/2302.05442
 
-Letters: B clips of one shape  Z latent channels  t h w latent frames, rows, columns  P numbers in a patch  D width  L words
-         N tokens of a clip, L words and its patches  M tokens of all clips  S levels of all clips: 1 + t each, the words' and one per latent frame
+Where we differ from Sora: nobody outside knows its text encoder or its blocks. Ours learns the vectors of
+its few words itself, where Sora certainly uses a pretrained language model.
+
+Letters
+    B       clips of one shape
+    Z       latent channels
+    f h w   latent frames, rows, columns
+    t       diffusion time = noise level, in [0, 1]
+    P       numbers in a patch
+    D       model width
+    L       words in a prompt
+    N       tokens of a clip: its L words and its patches
+    M       tokens of a packed batch
+    S       noise levels of a packed batch: 1 + f for each clip, the words' and one per latent frame
 """
 import math
 
@@ -23,112 +42,223 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from config import BadInput, Config
-from patches import attention, pack, patchify, places, rope, rotate, unpack, unpatchify
+from patches import apply_rope, attention, grid_positions, pack, patchify, rope, unpack, unpatchify
 
 
-class Block(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        D = config.dit_width
-        self.head = config.dit_head
-        self.qkv, self.out = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
-        self.up, self.down = nn.Linear(D, 4 * D), nn.Linear(4 * D, D)
-        self.offset = nn.Parameter(torch.empty(6 * D))
-
-    def forward(self, x, modulation, spread, turn, shapes):
-        """x (M, D), modulation (S, 6 D), spread: (S, D) → (M, D), turn: rope's (cos, sin), shapes: [(B, N), ...] → x (M, D)"""
-        shift1, scale1, gate1, shift2, scale2, gate2 = map(spread, (modulation + self.offset).chunk(6, -1))
-        x = x + gate1 * self.attend(norm(x) * (1 + scale1) + shift1, turn, shapes)
-        return x + gate2 * self.down(F.silu(self.up(norm(x) * (1 + scale2) + shift2)))
-
-    def attend(self, x, turn, shapes):
-        q, k, v = self.qkv(x).unflatten(-1, (3, -1, self.head)).unbind(1)                 # 3 x (M, heads, head)
-        return self.out(attention(rotate(norm(q), *turn), rotate(norm(k), *turn), v, shapes).flatten(1))
-
-
-def norm(x):
-    """Each token (or head) to mean 0 and variance 1. No learned weights: the modulation that follows scales and shifts; QK-norm needs neither."""
+def layer_norm(x):
+    """Mean 0 and variance 1 over the last axis. Without learned weights: the modulation that follows shifts
+    and scales."""
     return F.layer_norm(x, x.shape[-1:])
 
 
-class DiT(nn.Module):
-    """config, vocabulary size → a network. Lists of x (B, Z, t, h, w), level (B, t), words (B, L) → a list of (B, Z, t, h, w)."""
+def modulate(x, shift, scale):
+    """x, shift, scale (M, D) → (M, D)"""
+    return x * (1 + scale) + shift
 
-    def __init__(self, config, vocabulary=0):
+
+def timestep_embedding(t, dim=256):
+    """t (...) in [0, 1] → (..., dim): cosines and sines of 1 to 1,000 radians over the whole range (DDPM,
+    appendix B)."""
+    frequency = torch.exp(torch.linspace(0, math.log(1000), dim // 2, device=t.device))
+    angle = t[..., None] * frequency                                               # (..., dim / 2)
+    return torch.cat([angle.cos(), angle.sin()], -1)
+
+
+class DiTBlock(nn.Module):
+    """Self-attention and an MLP, each shifted, scaled and gated by the token's noise level."""
+
+    def __init__(self, config):
         super().__init__()
-        D, self.patch, self.head = config.dit_width, (1, config.patch, config.patch), config.dit_head
-        P = config.latent_channels * config.patch**2
-        self.words = nn.Embedding(vocabulary + 1, D)
-        self.patches = nn.Linear(P, D)
-        self.place = nn.Linear(2 * config.dit_head, D)
-        self.level = nn.Sequential(nn.Linear(256, D), nn.SiLU(), nn.Linear(D, D), nn.SiLU())
-        self.modulation = nn.Linear(D, 6 * D)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.dit_depth))
-        self.final_modulation, self.final = nn.Linear(D, 2 * D), nn.Linear(D, P)
-        self.init()
+        D = config.dit_width
+        self.head_dim = config.dit_head_dim
+        self.qkv = nn.Linear(D, 3 * D, bias=False)
+        self.proj = nn.Linear(D, D, bias=False)
+        self.mlp_in = nn.Linear(D, 4 * D)
+        self.mlp_out = nn.Linear(4 * D, D)
+        self.modulation_offset = nn.Parameter(torch.empty(6 * D))
 
-    def init(self):
+    def forward(self, x, modulation, per_token, cos, sin, shapes):
+        """One block over a packed batch.
+
+        x           (M, D) tokens
+        modulation  (S, 6D), one row per noise level
+        per_token   a function (S, D) → (M, D) that hands every token the numbers of its level
+        cos, sin    (M, 1, head_dim / 2), rope's angles
+        shapes      [(B, N), ...], where one clip ends and the next begins
+        """
+        parts = (modulation + self.modulation_offset).chunk(6, -1)
+        shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = [per_token(part) for part in parts]
+
+        attended = self.self_attention(modulate(layer_norm(x), shift_msa, scale_msa), cos, sin, shapes)
+        x = x + gate_msa * attended
+        return x + gate_mlp * self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))
+
+    def self_attention(self, x, cos, sin, shapes):
+        """x (M, D) → (M, D)"""
+        q, k, v = self.qkv(x).unflatten(-1, (3, -1, self.head_dim)).unbind(1)   # 3 times (M, heads, head_dim)
+
+        # QK-norm: queries and keys of length sqrt(head_dim), so that no score can grow until the softmax
+        # saturates.
+        q = apply_rope(layer_norm(q), cos, sin)
+        k = apply_rope(layer_norm(k), cos, sin)
+        x = attention(q, k, v, shapes)
+        return self.proj(x.flatten(1))                                             # (M, D)
+
+    def mlp(self, x):
+        return self.mlp_out(F.silu(self.mlp_in(x)))
+
+
+class DiT(nn.Module):
+    """config, the vocabulary's size → a network. Its call takes and returns lists with an entry per clip
+    shape."""
+
+    def __init__(self, config, vocab_size=0):
+        super().__init__()
+        D = config.dit_width
+        P = config.latent_channels * config.patch_size**2
+        self.patch = (1, config.patch_size, config.patch_size)
+        self.head_dim = config.dit_head_dim
+
+        # What a token starts as: its word or its patch, and its position.
+        self.word_embedding = nn.Embedding(vocab_size + 1, D)  # id 0 is the empty word
+        self.patch_embedding = nn.Linear(P, D)
+        self.position_embedding = nn.Linear(2 * config.dit_head_dim, D)
+
+        # What a noise level says to every block.
+        self.timestep_mlp = nn.Sequential(nn.Linear(256, D), nn.SiLU(), nn.Linear(D, D), nn.SiLU())
+        self.modulation = nn.Linear(D, 6 * D)
+
+        self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.dit_depth))
+        self.final_modulation = nn.Linear(D, 2 * D)
+        self.final_linear = nn.Linear(D, P)
+        self.init_weights()
+
+    def init_weights(self):
         """Every weight of the network, one reason a line. Nothing that initialises may run after this."""
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)              # keeps the size of signals and gradients through a layer
+                nn.init.xavier_uniform_(layer.weight)  # keeps the size of signals through a layer
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.words.weight)                         # random directions: attention can tell words apart from the start
-        for layer in (self.modulation, self.final_modulation):     # no shift, no scale, gates shut: blocks are the identity
-            nn.init.zeros_(layer.weight)
+        nn.init.normal_(self.word_embedding.weight)  # random directions, so that words differ at once
+        nn.init.zeros_(self.modulation.weight)  # no shift, no scale, gates at 0: blocks are the identity
+        nn.init.zeros_(self.final_modulation.weight)
         for block in self.blocks:
-            nn.init.zeros_(block.offset)
-        nn.init.zeros_(self.final.weight)                          # predict 0, the mean of every target, before knowing better
+            nn.init.zeros_(block.modulation_offset)
+        nn.init.zeros_(self.final_linear.weight)  # predict 0, the mean of every target, before knowing better
 
-    def forward(self, x, level, words):
-        """Batches of clips, one for each shape → the target's prediction for each batch. What is packed together does not change a clip's result.
+    def forward(self, x, t, prompt_ids):
+        """Noisy latents → the prediction of diffusion.py's target. What shares a sequence does not change a
+        clip's result.
 
-        x: noisy latents, a list of (B, Z, t, h, w); level: a list of (B, t) in [0, 1]; words: a list of (B, L) ids."""
-        shapes, grids, place, counts = [], [], [], []
-        for latents, levels, ids in zip(x, level, words, strict=True):
-            (B, _, t, H, W), L, (_, p, p) = latents.shape, ids.shape[1], self.patch
-            if levels.shape != (B, t):
-                raise BadInput(f"levels {tuple(levels.shape)} for latents {tuple(latents.shape)}: expected one per clip and latent frame")
-            grid = t, H // p, W // p
-            here = torch.cat([places((L, 1, 1)) - torch.tensor([L, 0, 0]), places(grid)])         # (N, 3): words stand before the video, one step of time each
-            there = torch.tensor(grid) - 1 - here                                              # (N, 3): how far from the clip's last frame, row, column
-            place.append(torch.stack([here, there], 1).expand(B, -1, -1, -1))                   # (B, N, 2, 3)
-            counts += B * ([L] + t * [grid[1] * grid[2]])                                      # how many tokens have each level
-            shapes.append((B, len(here)))
-            grids.append(grid)
-        tokens = pack([torch.cat([self.words(ids), self.patches(patchify(latents, self.patch))], 1) for latents, ids in zip(x, words)])  # (M, D)
-        cos, sin = rope(pack(place).to(tokens.device), self.head)                              # (M, 2, head / 2) twice
-        # Rotation shows only differences of places. So that a token also knows where the edges are, its cosines and sines, counted from
-        # the first and from the last frame, row and column, are added.
-        tokens = tokens + self.place(torch.cat([cos, sin], 2).flatten(1))
-        turn = cos[:, :1], sin[:, :1]                                                          # (M, 1, head / 2), for all heads
+        Lists, an entry per clip shape: x (B, Z, f, h, w) noisy latents; t (B, f) noise levels in [0, 1];
+        prompt_ids (B, L) → a list of (B, Z, f, h, w). Raises BadInput for levels that are not one per clip
+        and latent frame."""
+        check_levels(x, t)
+        grids = [self.patch_grid(latents) for latents in x]
 
-        counts, M = torch.tensor(counts, device=tokens.device), len(tokens)
-        spread = lambda m: m.repeat_interleave(counts, 0, output_size=M)                       # (S, D) -> (M, D): every token gets the numbers of its level
-        levels = torch.cat([F.pad(one, (1, 0)).flatten() for one in level])                    # (S,)
-        emb = self.level(waves(levels))                                                        # (S, D)
-        modulation = self.modulation(emb)                                                      # (S, 6 D)
+        # Words first, then patches: one sequence for all clips.
+        embedded = [self.embed(latents, ids) for latents, ids in zip(x, prompt_ids, strict=True)]
+        tokens = pack(embedded)                                                        # (M, D)
+        shapes = []
+        positions = []
+        for grid, ids in zip(grids, prompt_ids, strict=True):
+            B, L = ids.shape
+            clip_positions = token_positions(grid, L)                                  # (N, 2, 3)
+            positions.append(clip_positions.expand(B, -1, -1, -1))                     # (B, N, 2, 3)
+            shapes.append((B, len(clip_positions)))
+
+        # Rotation shows attention only differences of positions. So that a token also knows where the edges
+        # are, the cosines and sines of its position, counted from the first and from the last frame, row,
+        # column, are added to it.
+        cos, sin = rope(pack(positions).to(tokens.device), self.head_dim)          # (M, 2, head_dim / 2) each
+        tokens = tokens + self.position_embedding(torch.cat([cos, sin], 2).flatten(1))
+        cos = cos[:, :1]                                                     # (M, 1, head_dim / 2): all heads
+        sin = sin[:, :1]
+
+        # The modulation is computed once per level, (S, ...), and handed out to the tokens of that level.
+        levels = torch.cat([F.pad(group, (1, 0)).flatten() for group in t])         # (S,): words have level 0
+        counts = tokens_per_level(grids, prompt_ids).to(tokens.device)                 # (S,)
+        M = len(tokens)
+
+        def per_token(numbers):
+            return numbers.repeat_interleave(counts, 0, output_size=M)                 # (S, D) -> (M, D)
+
+        embedding = self.timestep_mlp(timestep_embedding(levels))                      # (S, D)
+        modulation = self.modulation(embedding)                                        # (S, 6D)
         for block in self.blocks:
-            tokens = block(tokens, modulation, spread, turn, shapes)
-        shift, scale = map(spread, self.final_modulation(emb).chunk(2, -1))
-        out = self.final(norm(tokens) * (1 + scale) + shift)                                   # (M, P)
-        return [unpatchify(group[:, -math.prod(grid) :], grid, self.patch) for group, grid in zip(unpack(out, shapes), grids)]
+            tokens = block(tokens, modulation, per_token, cos, sin, shapes)
+
+        shift, scale = self.final_modulation(embedding).chunk(2, -1)
+        out = self.final_linear(modulate(layer_norm(tokens), per_token(shift), per_token(scale)))   # (M, P)
+        return self.to_latents(unpack(out, shapes), grids)
+
+    def patch_grid(self, latents):
+        """latents (B, Z, f, h, w) → (f, h, w), counted in patches"""
+        f, h, w = latents.shape[2:]
+        _, ph, pw = self.patch
+        return f, h // ph, w // pw
+
+    def embed(self, latents, prompt_ids):
+        """latents (B, Z, f, h, w), prompt_ids (B, L) → tokens (B, N, D): the words, then the patches."""
+        words = self.word_embedding(prompt_ids)                                        # (B, L, D)
+        patches = self.patch_embedding(patchify(latents, self.patch))                  # (B, N - L, D)
+        return torch.cat([words, patches], 1)
+
+    def to_latents(self, groups, grids):
+        """Tokens (B, N, P) per shape → latents (B, Z, f, h, w) per shape. The words have said what they had
+        to say."""
+        latents = []
+        for tokens, grid in zip(groups, grids, strict=True):
+            patches = tokens[:, -math.prod(grid) :]
+            latents.append(unpatchify(patches, grid, self.patch))
+        return latents
 
 
-def waves(level, size=256):
-    """level (...) in [0, 1] → (..., size): cosines and sines from 1 to 1,000 radians over the whole range (Ho et al. 2020, sec. B)."""
-    angle = level[..., None] * torch.exp(torch.linspace(0, math.log(1000), size // 2, device=level.device))
-    return torch.cat([angle.cos(), angle.sin()], -1)
+def check_levels(x, t):
+    """Raises BadInput unless t has a level for every clip and latent frame of x."""
+    for latents, levels in zip(x, t, strict=True):
+        B, _, f, _, _ = latents.shape
+        if levels.shape != (B, f):
+            sizes = f"levels {tuple(levels.shape)} for latents {tuple(latents.shape)}"
+            raise BadInput(f"{sizes}: expected one per clip and latent frame")
+
+
+def token_positions(grid, L):
+    """grid (f, h, w), L words → positions (N, 2, 3): frame, row, column from the clip's start, and up to
+    its end."""
+    # Words stand before the video, in row 0 and column 0, one step of time each.
+    words = grid_positions((L, 1, 1)) - torch.tensor([L, 0, 0])
+    from_start = torch.cat([words, grid_positions(grid)])                              # (N, 3)
+    to_end = torch.tensor(grid) - 1 - from_start                                       # (N, 3)
+    return torch.stack([from_start, to_end], 1)
+
+
+def tokens_per_level(grids, prompt_ids):
+    """How many tokens have each of the S levels: L words, then h * w patches for each latent frame, clip
+    after clip."""
+    counts = []
+    for (f, h, w), ids in zip(grids, prompt_ids, strict=True):
+        B, L = ids.shape
+        counts += B * ([L] + f * [h * w])
+    return torch.tensor(counts)
 
 
 if __name__ == "__main__":
     config = Config()
-    dit = DiT(config, vocabulary=18)
-    print(f"{sum(p.numel() for p in dit.parameters()) / 1e6:.1f}M parameters in {config.dit_depth} blocks of width {config.dit_width}")
-    shapes = (2, 5, 8, 8), (1, 1, 8, 12), (3, 9, 12, 8)
-    x = [torch.randn(B, config.latent_channels, t, h, w) for B, t, h, w in shapes]
-    out = dit(x, [torch.rand(B, t) for B, t, h, w in shapes], [torch.randint(19, (B, config.words)) for B, *_ in shapes])
-    for latents, y in zip(x, out):
-        print(f"latents {tuple(latents.shape)} -> {tuple(y.shape)}; before training the prediction is {y.abs().max():.0f} everywhere")
-    print(f"{sum(B for B, *_ in shapes)} clips of {len(shapes)} shapes, in one sequence of {sum(B * (config.words + t * h * w // 4) for B, t, h, w in shapes)} tokens")
+    dit = DiT(config, vocab_size=18)
+    parameters = sum(p.numel() for p in dit.parameters())
+    print(f"{parameters / 1e6:.1f}M parameters in {config.dit_depth} blocks of width {config.dit_width}")
+
+    shapes = [(2, 5, 8, 8), (1, 1, 8, 12), (3, 9, 12, 8)]
+    x = [torch.randn(B, config.latent_channels, f, h, w) for B, f, h, w in shapes]
+    t = [torch.rand(B, f) for B, f, _, _ in shapes]
+    prompt_ids = [torch.randint(19, (B, config.max_words)) for B, _, _, _ in shapes]
+    out = dit(x, t, prompt_ids)
+    for latents, prediction in zip(x, out, strict=True):
+        print(f"latents {tuple(latents.shape)} -> {tuple(prediction.shape)}", end="; ")
+        print(f"before training the prediction is {prediction.abs().max():.0f} everywhere")
+
+    clips = sum(B for B, _, _, _ in shapes)
+    tokens = sum(B * (config.max_words + f * h * w // 4) for B, f, h, w in shapes)
+    print(f"{clips} clips of {len(shapes)} shapes, in one sequence of {tokens} tokens")

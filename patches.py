@@ -1,114 +1,178 @@
-"""Spacetime patches: a video of any length, height and width becomes a sequence of tokens, each with a value and a place.
+"""Spacetime patches: a video of any length, height and width becomes a sequence of tokens.
 
-`patchify` cuts the (latent) video into bricks and lays each brick's numbers in a row; `unpatchify` is its exact inverse. With
-a linear layer behind it, patchify is a Conv3d whose stride is its kernel. A token's place is (time, row, column); it turns the
-token's queries and keys (`rope`), so that attention between two tokens depends on the difference of their places. No code
-depends on the size of the grid: other lengths, sizes and aspect ratios need no other code.
+`patchify` cuts the (latent) video into small bricks of space and time and lays each brick's numbers in a
+row; `unpatchify` is its exact inverse. Patchify with a linear layer behind it is a Conv3d whose stride is
+its kernel size. A token's position is (frame, row, column); `rope` turns the token's queries and keys by
+it, so that attention between two tokens depends only on how far apart they are. Nothing here knows the size
+of the grid: any length, size and aspect ratio runs the same code.
 
-Clips of different lengths and sizes, images among them, are laid end to end in one sequence (`pack`), so that a batch is a number
-of tokens, and none of them is padding. All that a transformer does to single tokens runs over the whole sequence; `attention`
-alone looks at each clip by itself.
+Clips of different lengths and sizes, images among them, are laid end to end in one sequence (`pack`), so
+that a batch is a number of tokens and none of them is padding. What a transformer does to single tokens
+runs over the whole sequence; only `attention` looks at each clip by itself.
 
-ViT (Dosovitskiy et al. 2021), ViViT's tubelets (Arnab et al. 2021), NaViT for any size (Dehghani et al. 2023); rotary position
-embedding: RoFormer (Su et al. 2021, eq. 34), here over three axes. Packing: Patch n' Pack in NaViT, sec. 2; there with a mask over
-the whole sequence, here clips of one shape stand together and attend as a batch, which multiplies nothing that a mask would hide.
+Papers
+    ViT, Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929
+    ViViT's tubelets (bricks), Arnab et al. 2021, https://arxiv.org/abs/2103.15691
+    NaViT, any size in one sequence, Dehghani et al. 2023, sec. 2 (Patch n' Pack),
+        https://arxiv.org/abs/2307.06304
+    RoPE, Su et al. 2021, eq. 34, https://arxiv.org/abs/2104.09864; here over three axes
 
-Letters: B clips  C channels  T H W the video's frames, rows, columns  t h w the same, counted in patches  pt ph pw a patch's size
-         N = t h w tokens  P = pt ph pw C numbers in a patch  D model width  M tokens in a packed sequence
+Where we differ from NaViT: it masks attention over the whole sequence; here clips of one shape attend as a
+batch of their own, which computes nothing that a mask would then hide.
+
+Letters
+    B          clips in a batch
+    C          channels
+    T H W      the video's frames, rows, columns
+    pt ph pw   a patch's frames, rows, columns
+    f h w      the grid: frames, rows, columns counted in patches
+    N          tokens of a clip, f * h * w
+    P          numbers in a patch, pt * ph * pw * C
+    D          model width
+    M          tokens of a packed batch
 """
 import torch
 import torch.nn.functional as F
 
 from config import BadInput
 
+# The slowest frequency is 1 / 100 radians a step: our grids have tens of steps, not thousands.
+ROPE_BASE = 100.0
+
+# Up to this length a CPU multiplies plain matrices faster than it runs the fused attention kernel.
+SHORT_CLIP_TOKENS = 256
+
 
 def patchify(video, patch):
-    """video (B, C, T, H, W), patch (pt, ph, pw) → tokens (B, N, P). Raises BadInput where a size is no multiple of the patch's."""
-    (B, C, T, H, W), (pt, ph, pw) = video.shape, patch
+    """video (B, C, T, H, W), patch (pt, ph, pw) → tokens (B, N, P). Raises BadInput for a size that is no
+    multiple."""
+    B, C, T, H, W = video.shape
+    pt, ph, pw = patch
     if T % pt or H % ph or W % pw:
         raise BadInput(f"video {T}x{H}x{W} is not a multiple of patch {pt}x{ph}x{pw}")
-    x = video.reshape(B, C, T // pt, pt, H // ph, ph, W // pw, pw)  # split each axis: (which brick, where inside it)
-    x = x.permute(0, 2, 4, 6, 3, 5, 7, 1)                           # (B, t, h, w, pt, ph, pw, C)
-    return x.flatten(4).flatten(1, 3)                               # (B, N, P)
+
+    x = video.reshape(B, C, T // pt, pt, H // ph, ph, W // pw, pw)  # each axis: (which patch, where in it)
+    x = x.permute(0, 2, 4, 6, 3, 5, 7, 1)                              # (B, f, h, w, pt, ph, pw, C)
+    return x.flatten(4).flatten(1, 3)                                  # (B, N, P)
 
 
 def unpatchify(tokens, grid, patch):
-    """tokens (B, N, P), grid (t, h, w), patch (pt, ph, pw) → video (B, C, T, H, W). Raises BadInput where they do not fit."""
-    (B, N, P), (t, h, w), (pt, ph, pw) = tokens.shape, grid, patch
-    if N != t * h * w or P % (pt * ph * pw):
-        raise BadInput(f"{N} tokens of {P} numbers do not make a grid of {t}x{h}x{w} patches of {pt}x{ph}x{pw}")
-    x = tokens.reshape(B, t, h, w, pt, ph, pw, -1)                  # (B, t, h, w, pt, ph, pw, C)
-    x = x.permute(0, 7, 1, 4, 2, 5, 3, 6)                           # (B, C, t, pt, h, ph, w, pw)
-    return x.flatten(6).flatten(4, 5).flatten(2, 3)                 # (B, C, T, H, W)
+    """tokens (B, N, P), grid (f, h, w), patch (pt, ph, pw) → video (B, C, T, H, W). Raises BadInput where
+    they do not fit."""
+    B, N, P = tokens.shape
+    f, h, w = grid
+    pt, ph, pw = patch
+    if N != f * h * w or P % (pt * ph * pw):
+        wanted = f"a grid of {f}x{h}x{w} patches of {pt}x{ph}x{pw}"
+        raise BadInput(f"{N} tokens of {P} numbers do not make {wanted}")
+
+    x = tokens.reshape(B, f, h, w, pt, ph, pw, -1)                     # (B, f, h, w, pt, ph, pw, C)
+    x = x.permute(0, 7, 1, 4, 2, 5, 3, 6)                              # (B, C, f, pt, h, ph, w, pw)
+    return x.flatten(6).flatten(4, 5).flatten(2, 3)                    # (B, C, T, H, W)
 
 
-def places(grid):
-    """grid (t, h, w) → (N, 3) floats: time, row and column of every token, in patchify's order."""
-    return torch.cartesian_prod(*(torch.arange(n, dtype=torch.float32) for n in grid))
+def grid_positions(grid):
+    """grid (f, h, w) → positions (N, 3), floats: frame, row and column of every token, in patchify's
+    order."""
+    axes = [torch.arange(length, dtype=torch.float32) for length in grid]
+    return torch.cartesian_prod(*axes)
 
 
-def rope(places, head):
-    """places (..., 3) → cos, sin, each (..., head / 2): the angles by which a token's queries and keys are turned.
+def rope(positions, head_dim):
+    """The angles by which tokens' queries and keys are turned. positions (..., 3) → cos, sin, each (...,
+    head_dim / 2).
 
-    A quarter of a head's numbers turns with the time, a quarter with the row, a quarter with the column, at frequencies from
-    1 down to 1/100 radians a step, and a quarter stays as it is, free to look for *what* wherever it is."""
-    n = head // 8
-    frequency = 100.0 ** -torch.linspace(0, 1, n, device=places.device)
-    angle = (places[..., None] * frequency).flatten(-2)             # (..., 3 n)
-    angle = F.pad(angle, (0, head // 2 - 3 * n))                    # (..., head / 2)
+    A head has head_dim / 2 pairs of numbers. A quarter of them turns with the frame, a quarter with the
+    row, a quarter with the column, at frequencies from 1 down to 1 / ROPE_BASE radians a step. The last
+    quarter never turns: it is free to look for *what*, wherever it is."""
+    pairs_per_axis = head_dim // 8
+    exponent = torch.linspace(0, 1, pairs_per_axis, device=positions.device)
+    frequency = ROPE_BASE**-exponent                                   # (head_dim / 8,), from 1 down
+    angle = (positions[..., None] * frequency).flatten(-2)             # (..., 3 * pairs_per_axis)
+    angle = F.pad(angle, (0, head_dim // 2 - 3 * pairs_per_axis))      # (..., head_dim / 2)
     return angle.cos(), angle.sin()
 
 
-def rotate(x, cos, sin):
-    """Turns each pair (x[i], x[i + head/2]) by its angle. x (..., head); cos, sin (..., head / 2)."""
-    a, b = x.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+def apply_rope(x, cos, sin):
+    """Turns each pair (x[i], x[i + head_dim / 2]) by its angle. x (..., head_dim); cos, sin (..., head_dim
+    / 2)."""
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
 
 
 def pack(groups):
-    """A list of batches (B, N, D), each of its own B and N → one sequence (M, D)."""
+    """A list of batches (B, N, D), each with its own B and N → one sequence (M, D)."""
     return torch.cat([group.flatten(0, 1) for group in groups])
 
 
 def unpack(sequence, shapes):
-    """The inverse. sequence (M, ...), shapes [(B, N), ...] → a list of (B, N, ...)."""
-    return [part.unflatten(0, shape) for part, shape in zip(sequence.split([B * N for B, N in shapes]), shapes)]
+    """The inverse of pack. sequence (M, ...), shapes [(B, N), ...] → a list of (B, N, ...)."""
+    lengths = [B * N for B, N in shapes]
+    parts = sequence.split(lengths)
+    return [part.unflatten(0, shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def attention(q, k, v, shapes):
-    """softmax(q k^T / sqrt(head)) v inside every clip, never across. q, k, v (M, heads, head), shapes [(B, N), ...] → (M, heads, head).
+    """softmax(q k^T / sqrt(head_dim)) v inside every clip, never across clips.
 
-    The one place that chooses a kernel: on a CPU plain matrix products beat the fused kernel up to some 256 tokens a clip
-    (88 tokens, forward and backward: 5x; `python bench.py speed`)."""
+    q, k, v (M, heads, head_dim), shapes [(B, N), ...] → (M, heads, head_dim). The one place that chooses a
+    kernel; what it brings on a CPU: `python bench.py speed`."""
+    groups = zip(unpack(q, shapes), unpack(k, shapes), unpack(v, shapes), strict=True)
     mixed = []
-    for q, k, v in zip(*(unpack(x, shapes) for x in (q, k, v))):
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))                        # (B, heads, N, head)
-        if q.device.type == "cpu" and q.shape[2] <= 256:
-            x = (q @ k.mT * q.shape[3] ** -0.5).softmax(-1) @ v
+    for q_group, k_group, v_group in groups:
+        query = q_group.transpose(1, 2)                                # (B, heads, N, head_dim)
+        key = k_group.transpose(1, 2)
+        value = v_group.transpose(1, 2)
+        B, heads, N, head_dim = query.shape
+        if query.device.type == "cpu" and N <= SHORT_CLIP_TOKENS:
+            scores = query @ key.mT * head_dim**-0.5                   # (B, heads, N, N)
+            x = scores.softmax(-1) @ value
         else:
-            x = F.scaled_dot_product_attention(q, k, v)
-        mixed.append(x.transpose(1, 2).flatten(0, 1))                           # (B N, heads, head)
+            x = F.scaled_dot_product_attention(query, key, value)
+        mixed.append(x.transpose(1, 2).flatten(0, 1))                  # (B * N, heads, head_dim)
     return torch.cat(mixed)
 
 
-if __name__ == "__main__":
-    video = torch.randn(1, 8, 5, 8, 12)
-    tokens = patchify(video, (1, 2, 2))
-    print(f"latent {tuple(video.shape)} -> tokens {tuple(tokens.shape)}; back again, exactly: {torch.equal(unpatchify(tokens, (5, 4, 6), (1, 2, 2)), video)}")
-    print("places of tokens 0, 1, 6, 24:", places((5, 4, 6))[[0, 1, 6, 24]].int().tolist())
-    query, key = torch.randn(64), torch.randn(64)
-    score = lambda a, b: float(rotate(query, *rope(torch.tensor([a]), 64)) @ rotate(key, *rope(torch.tensor([b]), 64)).T)
-    print(f"attention from (3,2,1) to (1,1,1): {score((3., 2., 1.), (1., 1., 1.)):.4f}, both moved by (5,1,2): {score((8., 3., 3.), (6., 2., 3.)):.4f}")
-
+def draw_patches(path):
+    """A picture of patchify: 8 frames of 32x32, cut into 4 x 4 x 4 bricks of 2x8x8, the first frame of each
+    brick."""
     import imageio.v3 as iio
     import numpy as np
-    from pathlib import Path
-    import world
 
-    video = torch.from_numpy(world.render(world.scene(np.random.default_rng(3)), 8)).permute(3, 0, 1, 2)[None].float()  # (1, 3, 8, 32, 32)
-    bricks = patchify(video, (2, 8, 8)).reshape(4, 4, 4, 2, 8, 8, 3)                                 # (t, h, w, pt, ph, pw, C)
-    bricks = np.pad(bricks.numpy(), ((0, 0), (0, 0), (0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
-    rows = bricks[:, :, :, 0].transpose(1, 3, 0, 2, 4, 5).reshape(4 * 10, 4 * 4 * 10, 3)             # each brick's first frame
+    from world.scenes import draw_scene, render
+
+    frames = render(draw_scene(np.random.default_rng(3)), frames=8)                    # (8, 32, 32, 3)
+    video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float()                 # (1, 3, 8, 32, 32)
+    bricks = patchify(video, (2, 8, 8)).reshape(4, 4, 4, 2, 8, 8, 3)                # (f, h, w, pt, ph, pw, C)
+    first_frames = bricks[:, :, :, 0].numpy()                                          # (f, h, w, ph, pw, C)
+
+    # A white line around each brick, then the grids of the four brick layers side by side.
+    framed = np.pad(first_frames, ((0, 0), (0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+    picture = framed.transpose(1, 3, 0, 2, 4, 5).reshape(4 * 10, 4 * 4 * 10, 3)
+    iio.imwrite(path, picture.astype(np.uint8).repeat(5, 0).repeat(5, 1))
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    video = torch.randn(1, 8, 5, 8, 12)
+    tokens = patchify(video, (1, 2, 2))
+    restored = unpatchify(tokens, (5, 4, 6), (1, 2, 2))
+    print(f"latent {tuple(video.shape)} -> tokens {tuple(tokens.shape)}")
+    print(f"back again, exactly: {torch.equal(restored, video)}")
+    print("positions of tokens 0, 1, 6, 24:", grid_positions((5, 4, 6))[[0, 1, 6, 24]].int().tolist())
+
+    query = torch.randn(64)
+    key = torch.randn(64)
+
+    def attention_score(query_position, key_position):
+        turned_query = apply_rope(query, *rope(torch.tensor(query_position), 64))
+        turned_key = apply_rope(key, *rope(torch.tensor(key_position), 64))
+        return float(turned_query @ turned_key)
+
+    print(f"score from (3, 2, 1) to (1, 1, 1): {attention_score([3.0, 2.0, 1.0], [1.0, 1.0, 1.0]):.4f}")
+    print(f"both moved by (5, 1, 2):           {attention_score([8.0, 3.0, 3.0], [6.0, 2.0, 3.0]):.4f}")
+
     Path("out").mkdir(exist_ok=True)
-    iio.imwrite("out/patches.png", rows.astype(np.uint8).repeat(5, 0).repeat(5, 1))
-    print("out/patches.png shows 8 frames of 32x32 cut into 4 x 4 x 4 bricks of 2x8x8, the first frame of each")
+    draw_patches("out/patches.png")
+    print("out/patches.png shows 8 frames of 32x32 cut into 4 x 4 x 4 bricks of 2x8x8")

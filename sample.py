@@ -8,7 +8,7 @@
     python sample.py --edit clip.mp4 --strength 0.7 --prompt "a blue circle moving left slowly"
 
 They are one function. `complete` takes a video of which some frames are known, encodes what is known, holds it at level 0, denoises
-the rest beside it (diffusion.sample) and decodes. Text to video is a video of which nothing is known, a still to animate is known frame 0,
+the rest beside it (diffusion.sample_latents) and decodes. Text to video is a video of which nothing is known, a still to animate is known frame 0,
 an edit begins at a level below 1. `extend` calls it again and again where one sequence is too short, `fill` finds the sequence around a gap.
 
 The command judges the prompts before anything is made, and every frame before anything is written (safety.py). Prompt, seed and the checkpoint's hash go into
@@ -17,11 +17,7 @@ the file's metadata, and the file is signed.
 SDEdit (edits by starting in between): Meng et al. 2022. Long videos by overlapping windows: Video Diffusion Models, Ho et al. 2022, sec. 3.1.
 Letters: B prompts  T H W frames, height, width  Z latent channels  t h w latent frames, rows, columns
 """
-import hashlib
-import pickle
 import re
-import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,54 +25,11 @@ import torch
 from tqdm import tqdm
 
 import diffusion
-import safety
 import text
-from clips import check_path, open_clip, to_float, to_uint8, write
-from config import BadInput, Config, Flags, at_least, check_size, device, from_dict, run
-from dit import DiT
-from vae import VAE
-
-SHIPPED = Path(__file__).parent / "assets/small.pt"
-
-
-@dataclass
-class Model:
-    config: Config
-    words: list  # the vocabulary
-    scale: torch.Tensor  # what latents are multiplied with to have variance 1
-    vae: VAE
-    dit: DiT  # with the averaged weights
-    hash: str = ""  # of the checkpoint's file
-    seconds: float = 0.0  # of training
-
-
-def read_checkpoint(path):
-    """A checkpoint's file → (its dict, hash). Raises BadInput for anything but a checkpoint of train.py; never runs code from it."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        why = (str(error) or "it is empty").splitlines()[0][:120]
-        raise BadInput(f"checkpoint {path}: cannot be read ({why}); train.py writes out/NAME/model.pt")
-    if not isinstance(saved, dict) or not {"config", "words", "scale", "vae", "ema"} <= saved.keys():
-        raise BadInput(f"checkpoint {path}: not one of train.py, which writes out/NAME/model.pt")
-    return saved, hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
-
-
-def load(checkpoint, place="cpu"):
-    """A checkpoint's path → Model, ready to sample. Raises BadInput."""
-    saved, hash = read_checkpoint(checkpoint)
-    config = from_dict(saved["config"], checkpoint)
-    model = Model(config, saved["words"], saved["scale"], VAE(config), DiT(config, len(saved["words"])), hash, saved.get("seconds", 0.0))
-    try:
-        model.vae.load_state_dict(saved["vae"])
-        model.dit.load_state_dict(saved["ema"])
-    except RuntimeError as error:
-        raise BadInput(f"checkpoint {checkpoint}: its weights do not fit its config ({str(error).splitlines()[-1].strip()[:120]})")
-    model.scale = model.scale.to(place)
-    model.vae.to(place).eval(), model.dit.to(place).eval()
-    return model
-
+from config import BadInput, check_size
+from data.video_io import check_output_path, open_clip, to_float, to_uint8, write_clip
+from utils.checkpoint import load_model, newest_checkpoint
+from utils.cli import Flags, check_at_least, pick_device, run
 
 @torch.no_grad()
 def complete(model, prompts, video, known, strength=None, steps=None, guidance=None, eta=0.0, seed=0, progress=False):
@@ -85,19 +38,19 @@ def complete(model, prompts, video, known, strength=None, steps=None, guidance=N
     A latent frame (frame 0; frames 1 to 4; 5 to 8 ...) is given where all its frames are known: these come back as they were.
     strength, a level, edits: every frame has to be known, none is kept, and the noise begins at that level. eta: 0 is DDIM, 1 is DDPM.
     Clip i starts from the noise of seed + i, whatever stands beside it. Raises BadInput for a size that cannot be cut into patches."""
-    c, place, made = model.config, model.scale.device, []
+    c, place, made = model.config, model.latent_scale.device, []
     check_size(c, *video.shape[1:4])
-    words = text.encode(prompts, model.words, c.words).to(place)
+    words = text.encode_prompts(prompts, model.vocab, c.max_words).to(place)
     for first in range(0, len(prompts), 32):  # memory stays that of 32 clips (64 with guidance)
         part = slice(first, first + 32)
         latents, given = model.vae.encode_known(to_float(video[part]).to(place), torch.as_tensor(known, device=place).expand(len(video[part]), -1))
         given = given & (strength is None)
         generators = [torch.Generator().manual_seed(seed + first + i) for i in range(len(given))]
         noise = lambda: torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(place)
-        z = diffusion.sample(model.dit, words[part], noise, diffusion.Schedule(c.schedule), c.target, steps or c.sample_steps, eta,
-                             c.guidance if guidance is None else guidance, (latents * model.scale, given), 1.0 if strength is None else strength, progress)
+        z = diffusion.sample_latents(model.dit, words[part], noise, diffusion.Schedule(c.schedule), c.target, steps or c.sample_steps, eta,
+                             c.guidance if guidance is None else guidance, (latents * model.latent_scale, given), 1.0 if strength is None else strength, progress)
         stay = given.repeat_interleave(4, 1)[:, 3:, None, None, None].cpu().numpy()   # (B, T, 1, 1, 1)
-        made.append(np.where(stay, video[part], to_uint8(model.vae.decode(z / model.scale))))
+        made.append(np.where(stay, video[part], to_uint8(model.vae.decode(z / model.latent_scale))))
     return np.concatenate(made)
 
 
@@ -121,7 +74,7 @@ def extend(model, prompts, video, frames, backward=False, then=None, seed=0, pro
             kept = 4 * old - (0 if new_first else 3)                             # given, in frames
             gap = np.zeros((B, 4 * (old + new) - 3 - kept, H, W, 3), np.uint8)
             given = video[:, :kept] if backward else video[:, T - kept :]
-            if model.config.window_share and not backward:                       # its frame 0 is the video's: a memory, so that nothing changes little by little
+            if model.config.window_prob and not backward:                       # its frame 0 is the video's: a memory, so that nothing changes little by little
                 given = np.concatenate([video[:, :1], given[:, 1:]], 1)
             window = [gap, given] if backward else [given, gap]
             known = np.repeat([not backward, backward], [part.shape[1] for part in window])
@@ -171,12 +124,9 @@ def connect(model, prompts, a, b, frames, **how):
     return fill(model, prompts, np.concatenate([a, gap, b], 1), a.shape[1], a.shape[1] + frames - 1, **how)
 
 
-def newest():
-    """The checkpoint that was trained last, or else the one that comes with the repository."""
-    return str(max(Path("out").glob("*/model.pt"), key=lambda path: path.stat().st_mtime, default=SHIPPED))
-
-
 def parse():
+    from safety.provenance import KEYS
+
     parser = Flags(__doc__)
     parser.add_argument("--prompt", nargs="+", help="what to show; several give several files, @FILE takes one from every line; without it, what is given speaks for itself")
     parser.add_argument("--then", metavar="PROMPT", help="what holds all the time, for the later windows of a long video, which the prompt itself does not reach")
@@ -197,11 +147,11 @@ def parse():
     parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim", help="ddim adds no noise on the way, ddpm does")
     parser.add_argument("--seed", type=int, default=0, help="the first prompt's; the next one's is one more")
     parser.add_argument("--zoom", type=int, default=4, help="pixels of the file per pixel of the video, in each direction")
-    parser.add_argument("--keys", metavar="FOLDER", default=str(safety.KEYS), help="cert.pem and key.pem to sign with; made for development where there are none")
+    parser.add_argument("--keys", metavar="FOLDER", default=str(KEYS), help="cert.pem and key.pem to sign with; made for development where there are none")
     parser.add_argument("--unsafe-skip-checks", action="store_true", help="judge neither prompts nor frames; logged in unsafe.log beside the output")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     args = parser.parse_args()
-    at_least(args, steps=1, guidance=0, frames=1, zoom=1, seed=0)
+    check_at_least(args, steps=1, guidance=0, frames=1, zoom=1, seed=0)
     modes = [f"--{mode}" for mode in ("image", "video", "connect", "edit") if getattr(args, mode)]
     if len(modes) > 1:
         raise BadInput(f"{' '.join(modes)}: expected one of them")
@@ -241,15 +191,17 @@ def count(seconds, fps, flag):
 
 
 def main():
+    from safety import frames as safety_frames, prompts as safety_prompts, provenance
+
     args = parse()
-    checkpoint = args.checkpoint or newest()
+    checkpoint = args.checkpoint or newest_checkpoint()
     prompts = args.prompt or ["" if args.image or args.video or args.connect else "a red circle moving left slowly"]
     if not args.unsafe_skip_checks:
-        safety.check_prompts(prompts + [args.then or ""])
-    signer = safety.signer(args.keys)
-    model = load(checkpoint, device(args.device))
+        safety_prompts.check_prompts(prompts + [args.then or ""])
+    signer = provenance.signer(args.keys)
+    model = load_model(checkpoint, pick_device(args.device))
     c, size = model.config, tuple(map(int, args.size.split("x"))) if args.size else None
-    text.encode(prompts + [args.then or ""], model.words, c.words, warn=True)  # warns of unknown words and refuses long prompts, before any work
+    text.encode_prompts(prompts + [args.then or ""], model.vocab, c.max_words, warn=True)  # warns of unknown words and refuses long prompts, before any work
     frames = args.frames or (1 + 4 * ((count(args.seconds, c.fps, "--seconds") + 2) // 4) if args.seconds is not None else c.frames)
     check_size(c, frames, *(size or (c.height, c.width)))
     clips = []
@@ -258,9 +210,9 @@ def main():
             clips.append(open_clip(path, c, size)[None].repeat(len(prompts), 0))
             size = clips[0].shape[2:4]
     height, width = size or (c.height, c.width)
-    check_path(args.out, height * args.zoom, width * args.zoom)
+    check_output_path(args.out, height * args.zoom, width * args.zoom)
     if args.unsafe_skip_checks:
-        safety.log_skip(prompts + [args.then or ""], Path(args.out).parent)
+        provenance.log_skip(prompts + [args.then or ""], Path(args.out).parent)
     how = dict(steps=args.steps, guidance=args.guidance, eta=float(args.sampler == "ddpm"), seed=args.seed, progress=True)
     then = dict(then=[args.then] * len(prompts) if args.then else None)
     if args.image:
@@ -282,14 +234,14 @@ def main():
     else:
         videos = generate(model, prompts, frames, height, width, **then, **how)
     if not args.unsafe_skip_checks:
-        safety.check_frames(videos, c.fps)
+        safety_frames.check_frames(videos, c.fps)
     for i, (prompt, video) in enumerate(zip(prompts, videos)):
         path = Path(args.out) if len(videos) == 1 else Path(args.out).with_stem(f"{Path(args.out).stem}-{i}")
         try:
-            write(path, video, c.fps, args.zoom, f"{prompt} | seed {args.seed + i} | checkpoint {model.hash}")
+            write_clip(path, video, c.fps, args.zoom, f"{prompt} | seed {args.seed + i} | checkpoint {model.checkpoint_hash}")
         except OSError as error:
             raise BadInput(f"--out {path}: cannot be written ({error.strerror})")
-        signature = safety.sign(path, signer, model.hash, prompt, bool(clips))
+        signature = provenance.sign(path, signer, model.checkpoint_hash, prompt, bool(clips))
         print(f"{path}: {len(video)} frames of {height}x{width} from {checkpoint}", prompt, signature, sep=" | ")
 
 

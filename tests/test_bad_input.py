@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-import clips
+from data import video_io
 import evaluate
 import sample
 import train
@@ -18,14 +18,14 @@ TRAIN = [  # train.py's words, a part of the answer
     (["--frames", "16"], "the nearest that can: 17 frames of 32x32"),
     (["--height", "30"], "17 frames of 32x32"),
     (["--dit-depth", "0"], "dit_depth = 0: expected a number above 0"),
-    (["--dit-width", "100"], "dit_head = 64: expected a multiple of 16 that divides dit_width = 100"),
+    (["--dit-width", "100"], "dit_head_dim = 64: expected a multiple of 16 that divides dit_width = 100"),
     (["--lr", "nan"], "lr = nan"),
-    (["--null-share", "1.5"], "null_share = 1.5: expected a share between 0 and 1"),
+    (["--prompt-dropout", "1.5"], "prompt_dropout = 1.5: expected a share between 0 and 1"),
     (["--schedule", "quadratic"], "choose from"),
     (["--device", "tpu"], "choose from"),
     (["--name", "../elsewhere"], "name = '../elsewhere': expected letters"),
     (["--data", "nowhere"], "data = 'nowhere': expected 'world' or a folder"),
-    (["--data", "clips"], "clips/long.mp4: its caption has 9 words; words = 8"),
+    (["--data", "clips"], "clips/long.mp4: its caption has 9 words; max_words = 8"),
     (["--data", "broken"], "data = 'broken': not one clip.mp4"),
     (["--out", "a-file/run"], "--out a-file/run: cannot be made a folder"),
     (["--config", "missing.toml"], "--config missing.toml: not a readable TOML file"),
@@ -35,7 +35,7 @@ TRAIN = [  # train.py's words, a part of the answer
     (["--config", "type.toml"], "dit_lr = 'fast': expected float"),
     (["--resume", "missing.pt"], "checkpoint missing.pt: cannot be read"),
     (["--resume", "good.pt", "--lr", "1"], "--resume takes every knob from the checkpoint; leave out --lr"),
-    (["--resume", "slim.pt"], "--resume slim.pt: holds no optimiser states"),
+    (["--resume", "slim.pt"], "--resume slim.pt: holds no optimizer states"),
     (["--resume", "misfit.pt"], "--resume misfit.pt: does not fit its own config"),
     (["--start", "missing.pt"], "checkpoint missing.pt: cannot be read"),
     (["--start", "good.pt"], "--start: its weights do not fit this config"),
@@ -46,7 +46,7 @@ TRAIN = [  # train.py's words, a part of the answer
     (["--sizes", "32x32 32"], "sizes = '32x32 32': '32' does not fit in"),
     (["--sizes", "32x30"], "the nearest that can: 17 frames of 32x32"),
     (["--dit-tokens", "80"], "dit_tokens = 80: one clip of 17 frames of 32x32 has 88"),
-    (["--words", "5"], "has 6 words; this model reads up to 5"),
+    (["--max-words", "5"], "has 6 words; this model reads up to 5"),
     (["--score-prompts", "0"], "score_prompts = 0: expected a number above 0"),
     (["--name", ".."], "name = '..'"),
     (["surplus"], "unrecognized arguments: surplus"),
@@ -116,7 +116,7 @@ class Code:
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     for frames, name in ((9, "clip.mp4"), (3, "three.mp4"), (1, "a.png")):
-        clips.write(folder / name, np.zeros((frames, 8, 16, 3), np.uint8), 12.0)
+        video_io.write_clip(folder / name, np.zeros((frames, 8, 16, 3), np.uint8), 12.0)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -130,7 +130,7 @@ def place(tmp_path, checkpoint, files):
     (tmp_path / "bytes").write_bytes(np.random.default_rng(0).bytes(999))
     (tmp_path / "code.pt").write_bytes(pickle.dumps(Code()))
     torch.save({"weights": torch.zeros(3)}, tmp_path / "foreign.pt")
-    torch.save({k: v for k, v in saved.items() if k != "optimisers"}, tmp_path / "slim.pt")
+    torch.save({k: v for k, v in saved.items() if k != "optimizers"}, tmp_path / "slim.pt")
     change("misfit.pt", config=saved["config"] | {"dit_depth": 3})
     change("future.pt", config=saved["config"] | {"warp": 1})
     change("real.pt", config=saved["config"] | {"data": "clips"})

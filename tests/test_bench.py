@@ -1,5 +1,5 @@
+from utils import checkpoint as checkpoint_io
 import bench
-import sample
 
 
 def test_every_pair_of_schedule_and_target_trains_samples_and_is_scored(command, checkpoint):
@@ -10,8 +10,8 @@ def test_every_pair_of_schedule_and_target_trains_samples_and_is_scored(command,
 
 
 def test_it_trains_only_the_transformer(command, checkpoint, tmp_path):
-    before = sample.load(checkpoint).vae.state_dict()
+    before = checkpoint_io.load_model(checkpoint).vae.state_dict()
     command(bench, "schedules", "--checkpoint", checkpoint, "--steps", 1, "--batch", 2, "--prompts", 2, "--device", "cpu")
-    after = sample.load(tmp_path / "out/bench/linear-eps/model.pt")
+    after = checkpoint_io.load_model(tmp_path / "out/bench/linear-eps/model.pt")
     assert (after.config.schedule, after.config.target) == ("linear", "eps")
     assert all(value.equal(before[name]) for name, value in after.vae.state_dict().items())

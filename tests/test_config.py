@@ -3,15 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from config import BadInput, Config, Flags, add_flags, check_size, from_dict, from_flags, suggest
+from config import BadInput, Config, check_size, config_from_dict, suggest
+from utils.cli import Flags, add_config_flags, config_from_flags
 
 TINY = str(Path(__file__).parents[1] / "configs/tiny.toml")
 
 
 def parse(*words):
     parser = Flags("doc")
-    add_flags(parser)
-    return from_flags(parser.parse_args(words))
+    add_config_flags(parser)
+    return config_from_flags(parser.parse_args(words))
 
 
 def test_tiny_is_the_default():
@@ -36,7 +37,7 @@ def test_every_knob_is_a_flag_with_its_comment_and_default(capsys):
 
 def test_a_config_survives_the_checkpoint():
     config = Config(frames=9, lr=0.5)
-    assert from_dict(asdict(config), "a checkpoint") == config
+    assert config_from_dict(asdict(config), "a checkpoint") == config
 
 
 def test_typos_are_answered_with_the_nearest_name(tmp_path):

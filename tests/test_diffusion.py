@@ -4,7 +4,7 @@ import torch
 
 import diffusion
 from config import BadInput, Config
-from diffusion import Schedule, guide, levels, loss, mixture, predict, sample, step
+from diffusion import Schedule, classifier_free_guidance, denoise_step, diffusion_loss, sample_latents, sampling_times, target_coefficients, to_x0_and_eps
 
 KINDS, TARGETS = ("flow", "cosine", "linear"), ("velocity", "v", "eps")
 
@@ -35,8 +35,8 @@ def test_linear_is_ddpms_thousand_steps():
 def test_a_perfect_prediction_gives_back_x_0_and_eps(kind, target):
     x_0, eps = torch.randn(2, 5, dtype=torch.float64)
     alpha, sigma = pair(Schedule(kind), 0.6)
-    a, b = mixture(target, alpha, sigma)
-    for got, true in zip(predict(alpha * x_0 + sigma * eps, a * eps + b * x_0, alpha, sigma, target), (x_0, eps)):
+    a, b = target_coefficients(target, alpha, sigma)
+    for got, true in zip(to_x0_and_eps(alpha * x_0 + sigma * eps, a * eps + b * x_0, alpha, sigma, target), (x_0, eps)):
         torch.testing.assert_close(got, true)
 
 
@@ -48,7 +48,7 @@ def test_eta_1_is_ddpms_posterior():
     now, then = (bar[n] ** 0.5, (1 - bar[n]) ** 0.5), (bar[n - 1] ** 0.5, (1 - bar[n - 1]) ** 0.5)
     mean = bar[n - 1] ** 0.5 * beta[n] / (1 - bar[n]) * x_0 + (1 - beta[n]) ** 0.5 * (1 - bar[n - 1]) / (1 - bar[n]) * x_t
     variance = (1 - bar[n - 1]) / (1 - bar[n]) * beta[n]
-    quiet, loud = (step(x_t, x_0, (x_t - now[0] * x_0) / now[1], now, then, 1.0, noise) for noise in (0.0, 1.0))
+    quiet, loud = (denoise_step(x_t, x_0, (x_t - now[0] * x_0) / now[1], now, then, 1.0, noise) for noise in (0.0, 1.0))
     torch.testing.assert_close(quiet, mean, check_dtype=False)
     torch.testing.assert_close((loud - quiet) ** 2, variance, check_dtype=False)
 
@@ -56,8 +56,8 @@ def test_eta_1_is_ddpms_posterior():
 def test_ddim_on_the_straight_line_is_eulers_step():
     x_0, eps = torch.randn(2, 4)
     t, s, schedule = 0.7, 0.45, Schedule("flow")
-    x_t = schedule.mix(x_0, eps, t)
-    ours = step(x_t, x_0, eps, (schedule.alpha(t), schedule.sigma(t)), (schedule.alpha(s), schedule.sigma(s)), 0.0, 0.0)
+    x_t = schedule.add_noise(x_0, eps, t)
+    ours = denoise_step(x_t, x_0, eps, (schedule.alpha(t), schedule.sigma(t)), (schedule.alpha(s), schedule.sigma(s)), 0.0, 0.0)
     torch.testing.assert_close(ours, x_t + (s - t) * (eps - x_0))
 
 
@@ -66,9 +66,9 @@ def test_the_last_step_leaves_no_noise_and_any_number_of_steps_ends_at_0(kind):
     schedule, x_0, eps = Schedule(kind), torch.randn(3), torch.randn(3)
     now, end = ((schedule.alpha(t), schedule.sigma(t)) for t in (0.3, 0.0))
     for eta in (0.0, 1.0):
-        assert torch.equal(step(schedule.mix(x_0, eps, 0.3), x_0, eps, now, end, eta, torch.randn(3)), x_0)
+        assert torch.equal(denoise_step(schedule.add_noise(x_0, eps, 0.3), x_0, eps, now, end, eta, torch.randn(3)), x_0)
     for n in (1, 7, 1000):
-        grid = levels(n, schedule, "v")
+        grid = sampling_times(n, schedule, "v")
         assert len(grid) == n + 1 and grid[0] == 1 and grid[-1] == 0
 
 
@@ -84,10 +84,10 @@ def test_samplers_find_a_gaussian(kind, target, eta):
         x, level = x[0], level[0]
         alpha, sigma = (f(level[:, None, :, None, None]) for f in (schedule.alpha, schedule.sigma))
         x_0 = 2 + 0.25 * alpha / (0.25 * alpha**2 + sigma**2) * (x - 2 * alpha)
-        a, b = mixture(target, alpha, sigma)
+        a, b = target_coefficients(target, alpha, sigma)
         return [a * (x - alpha * x_0) / sigma + b * x_0]
 
-    x = sample(perfect, torch.zeros(4000, 1), lambda: torch.randn(4000, 1, 1, 1, 1), schedule, target, 200, eta, 1.0)
+    x = sample_latents(perfect, torch.zeros(4000, 1), lambda: torch.randn(4000, 1, 1, 1, 1), schedule, target, 200, eta, 1.0)
     assert x.mean().item() == pytest.approx(2, abs=0.06) and x.std().item() == pytest.approx(0.5, abs=0.04)
 
 
@@ -97,9 +97,9 @@ def test_guidance_acts_on_all_channels():
     x, level, words = torch.randn(2, 4, 3, 2, 2), torch.ones(2, 3), torch.ones(2, 2, dtype=torch.long)
     null, full = one(x, level, 0 * words), one(x, level, words)
     for w, expected in ((0, null), (1, full), (3, null + 3 * (full - null))):
-        torch.testing.assert_close(guide(network, x, level, words, w), expected)
+        torch.testing.assert_close(classifier_free_guidance(network, x, level, words, w), expected)
     once = lambda *groups: network(*groups) if len(groups[0]) == 1 else pytest.fail("two passes where one would do")
-    assert torch.equal(guide(once, x, level, 0 * words, 3), null)
+    assert torch.equal(classifier_free_guidance(once, x, level, 0 * words, 3), null)
 
 
 def test_given_frames_stay_and_enter_at_level_0():
@@ -110,7 +110,7 @@ def test_given_frames_stay_and_enter_at_level_0():
         assert torch.equal(x[0][:, :, given[0]], latents[:, :, given[0]])
         return [torch.ones_like(x[0])]
 
-    x = sample(network, torch.zeros(2, 1), lambda: torch.randn(2, 3, 4, 2, 2), Schedule("flow"), "velocity", 3, 0.0, 1.0, (latents, given))
+    x = sample_latents(network, torch.zeros(2, 1), lambda: torch.randn(2, 3, 4, 2, 2), Schedule("flow"), "velocity", 3, 0.0, 1.0, (latents, given))
     assert torch.equal(x[:, :, given[0]], latents[:, :, given[0]]) and (x[:, :, 1:3] != latents[:, :, 1:3]).all()
     assert all((level[given] == 0).all() and (level[~given] > 0).all() for level in seen)
 
@@ -123,7 +123,7 @@ def test_an_edit_begins_with_the_clip_at_a_level_in_between():
         return [torch.zeros_like(x[0])]
 
     for noise in (torch.zeros_like(latents), torch.randn_like(latents)):
-        sample(network, torch.zeros(2, 1), lambda: noise, Schedule("flow"), "velocity", 3, 0.0, 1.0, (latents, given), 0.6)
+        sample_latents(network, torch.zeros(2, 1), lambda: noise, Schedule("flow"), "velocity", 3, 0.0, 1.0, (latents, given), 0.6)
         torch.testing.assert_close(seen[0], (0.4 * latents + 0.6 * noise, torch.full((2, 4), 0.6)))
         seen.clear()
 
@@ -132,11 +132,11 @@ def test_the_loss_counts_only_what_was_invented():
     level = [torch.tensor([[0.0, 0.5, 0.5], [0.5, 0.5, 0.5]]), torch.full((1, 1), 0.5)]
     x_0 = [torch.ones(2, 3, 3, 2, 2), torch.ones(1, 3, 1, 4, 2)]
     wrong = lambda x, level, words: [torch.where(one[:, None, :, None, None] == 0, 100.0, 0.0).expand_as(part) for part, one in zip(x, level)]
-    torch.testing.assert_close(loss(wrong, x_0, [None, None], level, [torch.zeros_like(x) for x in x_0], Schedule("flow"), "velocity"), torch.ones(3))
+    torch.testing.assert_close(diffusion_loss(wrong, x_0, [None, None], level, [torch.zeros_like(x) for x in x_0], Schedule("flow"), "velocity"), torch.ones(3))
 
 
 def test_every_kind_of_given_frames_is_trained_as_often_as_the_table_says():
-    drawn = diffusion.draw_levels(4000, 6, Config(given_share=0.5, level_shift=0.0))
+    drawn = diffusion.draw_noise_levels(4000, 6, Config(given_prob=0.5, logit_mean=0.0))
     given, own = drawn == 0, (drawn.diff(dim=1) != 0).all(1) & (drawn > 0).all(1)
     share = lambda mask: mask.float().mean().item()
     assert share(given.any(1)) == pytest.approx(0.45, abs=0.03) and share(own) == pytest.approx(0.05, abs=0.02) and not given.all(1).any()
@@ -146,6 +146,6 @@ def test_every_kind_of_given_frames_is_trained_as_often_as_the_table_says():
     whole = drawn[~given.any(1) & ~own]
     assert (drawn[given.any(1)].amax(1) > whole.median()).float().mean().item() == pytest.approx(0.84, abs=0.05)  # sigmoid(normal + 1) > 1/2
     assert (whole == whole[:, :1]).all() and whole.median().item() == pytest.approx(0.5, abs=0.03)
-    assert (diffusion.draw_levels(100, 1, Config(given_share=1.0)) > 0).all() and (diffusion.draw_levels(500, 2, Config(given_share=1.0)) > 0).any(1).all()
+    assert (diffusion.draw_noise_levels(100, 1, Config(given_prob=1.0)) > 0).all() and (diffusion.draw_noise_levels(500, 2, Config(given_prob=1.0)) > 0).any(1).all()
     first = torch.arange(500) % 6
-    assert ((diffusion.draw_levels(500, 6, Config(given_share=1.0), first) == 0).sum(1) == first)[first > 0].all()
+    assert ((diffusion.draw_noise_levels(500, 6, Config(given_prob=1.0), first) == 0).sum(1) == first)[first > 0].all()

@@ -4,7 +4,7 @@ import torch
 from config import BadInput, Config
 from dit import DiT
 
-CONFIG = Config(latent_channels=3, dit_width=32, dit_head=16, dit_depth=3)
+CONFIG = Config(latent_channels=3, dit_width=32, dit_head_dim=16, dit_depth=3)
 B, Z, T, H, W, L = 2, 3, 5, 4, 6, 4
 
 
@@ -21,7 +21,7 @@ def call(network, x, level, words):
 @pytest.fixture
 def fresh():
     torch.manual_seed(0)
-    return DiT(CONFIG, vocabulary=8)
+    return DiT(CONFIG, vocab_size=8)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_every_block_of_the_assembled_network_starts_as_the_identity(fresh):
 def test_a_level_reaches_its_own_frame_and_no_other(awake):
     """With attention silenced, tokens cannot talk, so only the modulation carries the level."""
     for block in awake.blocks:
-        block.out.weight.zero_()
+        block.proj.weight.zero_()
     x, level, words = inputs()
     before = call(awake, x, level, words)
     level[:, 2] = 1 - level[:, 2]
@@ -90,7 +90,7 @@ def test_words_and_patches_know_how_far_the_edges_are(awake):
     x, level, words = inputs()
     wide = torch.cat([x, x], 4)
     for block in awake.blocks:
-        block.out.weight.zero_()  # attention silenced: each token has only its own value and place
+        block.proj.weight.zero_()  # attention silenced: each token has only its own value and place
     assert ((call(awake, wide, level, words)[..., :W] - call(awake, x, level, words)).abs().amax(dim=(1, 2, 3)) > 1e-4).all()
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 import evaluate
-import reader
-import world
+from world import reader
+from world import scenes
 
 
 def clip(combination, rng, frames=17, **size):
-    return world.render(world.scene(rng, combination), frames, **size)
+    return scenes.render(scenes.draw_scene(rng, combination), frames, **size)
 
 
 def test_a_wrong_attribute_costs_that_attribute_and_all():

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-import clips
+from data import video_io
 import sample
 
 PROMPTS = ["a red circle moving left slowly", "a blue square moving up quickly"]
@@ -34,13 +34,13 @@ def test_the_decoded_first_frame_is_the_vaes_own_picture_of_it(model, monkeypatc
     still = clip(1)
     monkeypatch.setattr(sample.np, "where", lambda stay, video, made: made)  # as decoded, before the given frames are put back
     made = sample.complete(model, ["", ""], np.repeat(still, 5, 1), np.arange(5) < 1)
-    x = clips.to_float(still)
-    assert abs(made[:, :1].astype(int) - clips.to_uint8(model.vae.decode(model.vae.encode(x)[0])).astype(int)).max() <= 1
+    x = video_io.to_float(still)
+    assert abs(made[:, :1].astype(int) - video_io.to_uint8(model.vae.decode(model.vae.encode(x)[0])).astype(int)).max() <= 1
 
 
 def test_an_edit_of_little_strength_changes_little(model):
     video = clip(5)
-    plain = clips.to_uint8(model.vae.decode(model.vae.encode(clips.to_float(video))[0])).astype(int)
+    plain = video_io.to_uint8(model.vae.decode(model.vae.encode(video_io.to_float(video))[0])).astype(int)
     little, much = (abs(sample.complete(model, ["", ""], video, np.ones(5, bool), strength) - plain).mean() for strength in (0.02, 0.9))
     assert little < 0.2 * much
 
@@ -58,7 +58,7 @@ def test_windows_are_as_long_as_they_need_to_be_and_overlap(model, monkeypatch, 
 
 def test_a_later_window_begins_with_the_videos_first_frame(model, monkeypatch):
     monkeypatch.setattr(model.config, "frames", 13)
-    monkeypatch.setattr(model.config, "window_share", 0.5)
+    monkeypatch.setattr(model.config, "window_prob", 0.5)
     seen, real, video = [], sample.complete, clip(14)
     monkeypatch.setattr(sample, "complete", lambda model, prompts, video, *rest, **how: seen.append(video) or real(model, prompts, video, *rest, **how))
     made = sample.extend(model, ["", ""], video, 16)
@@ -78,10 +78,10 @@ def test_a_gap_is_filled_in_whole_latent_frames_with_all_that_fits_around_it(mod
 
 
 def test_every_mode_from_the_command_line(command, checkpoint, tmp_path):
-    clips.write(tmp_path / "a.mp4", clip(9)[0], 12.0)
-    clips.write(tmp_path / "five.mp4", clip(5)[0], 12.0)
-    clips.write(tmp_path / "b.gif", clip(9, 8, 24)[1] // 3 * 2 + np.arange(24, dtype=np.uint8)[:, None], 12.0)
-    clips.write(tmp_path / "p.png", clip(1)[0], 12.0)
+    video_io.write_clip(tmp_path / "a.mp4", clip(9)[0], 12.0)
+    video_io.write_clip(tmp_path / "five.mp4", clip(5)[0], 12.0)
+    video_io.write_clip(tmp_path / "b.gif", clip(9, 8, 24)[1] // 3 * 2 + np.arange(24, dtype=np.uint8)[:, None], 12.0)
+    video_io.write_clip(tmp_path / "p.png", clip(1)[0], 12.0)
     for words, frames in ((["--image", "p.png", "--frames", 5], 5), (["--image", "p.png", "--seconds", 0.5], 9), (["--video", "a.mp4", "--extend", "forward", 1], 21),
                           (["--video", "a.mp4", "--extend", "backward", 0.5], 15), (["--edit", "five.mp4", "--prompt", "red"], 5), (["--seconds", 1], 13),
                           (["--video", "b.gif", "--extend", "forward", "0.1", "--prompt", "red", "blue"], None)):

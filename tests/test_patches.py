@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from config import BadInput
-from patches import patchify, places, rope, rotate, unpatchify
+from patches import patchify, grid_positions, rope, apply_rope, unpatchify
 
 B, C, T, H, W = 2, 3, 5, 8, 12
 PATCHES = [(1, 4, 4), (5, 2, 3), (1, 1, 1), (1, 2, 4)]
@@ -33,12 +33,12 @@ def test_sizes_that_do_not_fit_are_refused_with_their_numbers():
 
 def test_a_place_is_where_patchify_put_the_token():
     where = torch.stack(torch.meshgrid(*map(torch.arange, (T, H, W)), indexing="ij")).float()[None]  # each pixel holds its own place
-    assert torch.equal(patchify(where, (1, 1, 1))[0], places((T, H, W)))
+    assert torch.equal(patchify(where, (1, 1, 1))[0], grid_positions((T, H, W)))
 
 
 def test_rope_depends_only_on_differences_and_keeps_lengths():
     q, k = torch.randn(2, 64, dtype=torch.float64)
-    here = lambda v, *place: rotate(v, *(a.double() for a in rope(torch.tensor([place], dtype=torch.float64), 64)))
+    here = lambda v, *place: apply_rope(v, *(a.double() for a in rope(torch.tensor([place], dtype=torch.float64), 64)))
     score = lambda a, b: (here(q, *a) * here(k, *b)).sum()
     a, b, move = torch.tensor([1.0, 2, 3]), torch.tensor([4.0, 0, 7]), torch.tensor([3.0, 5, -2])
     torch.testing.assert_close(score(a, b), score(a + move, b + move))

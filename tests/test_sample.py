@@ -4,7 +4,8 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-import config
+from utils import cli
+from utils import checkpoint as checkpoint_io
 import sample
 from config import BadInput
 
@@ -37,21 +38,21 @@ def test_the_command(command, checkpoint, tmp_path):
     assert iio.imread(tmp_path / "a/b-1.mp4", plugin="pyav").shape == (9, 64, 32, 3)
     with iio.imopen(tmp_path / "a/b-1.mp4", "r", plugin="pyav") as file:
         note = file.container_metadata["comment"]
-    assert note == f"{PROMPTS[1]} | seed 1 | checkpoint {sample.load(checkpoint).hash}"
+    assert note == f"{PROMPTS[1]} | seed 1 | checkpoint {checkpoint_io.load_model(checkpoint).checkpoint_hash}"
     code, out, err = command(sample, "--prompt", "a read circle", "--checkpoint", checkpoint, "--out", "c.png")
     assert code == 0 and "did you mean red?" in err
 
 
 def test_the_checkpoint_that_comes_with_the_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert sample.newest() == str(sample.SHIPPED) and sample.SHIPPED.stat().st_size <= 12e6
-    parser = config.Flags("")
-    config.add_flags(parser)
-    last_stage = (sample.SHIPPED.parents[1] / "README.md").read_text().split("--start out/small-2/model.pt ")[1].split("\n")[0].split()
-    given = parser.parse_args(["--config", str(sample.SHIPPED.parents[1] / "configs/small.toml"), *last_stage])
-    assert sample.load(sample.newest()).config == config.from_flags(given)
+    assert checkpoint_io.newest_checkpoint() == str(checkpoint_io.SHIPPED) and checkpoint_io.SHIPPED.stat().st_size <= 12e6
+    parser = cli.Flags("")
+    cli.add_config_flags(parser)
+    last_stage = (checkpoint_io.SHIPPED.parents[1] / "README.md").read_text().split("--start out/small-2/model.pt ")[1].split("\n")[0].split()
+    given = parser.parse_args(["--config", str(checkpoint_io.SHIPPED.parents[1] / "configs/small.toml"), *last_stage])
+    assert checkpoint_io.load_model(checkpoint_io.newest_checkpoint()).config == cli.config_from_flags(given)
     for name in ("old", "new"):  # what was trained here comes first, the latest of it
         (tmp_path / "out" / name).mkdir(parents=True)
         (tmp_path / "out" / name / "model.pt").touch()
     os.utime(tmp_path / "out/old/model.pt", (0, 0))
-    assert sample.newest() == "out/new/model.pt"
+    assert checkpoint_io.newest_checkpoint() == "out/new/model.pt"

@@ -59,7 +59,7 @@ def test_pieces_give_what_the_whole_gives(vae, monkeypatch, piece):
     decoded = vae.decode(latent)
     calls = []
     vae.encoder[0].register_forward_hook(lambda layer, args, out: calls.append(out.shape[2]))
-    monkeypatch.setattr("vae.PIECE", piece)
+    monkeypatch.setattr("vae.CHUNK_FRAMES", piece)
     torch.testing.assert_close(vae.encode(video)[0], latent, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(vae.decode(latent), decoded, atol=1e-5, rtol=1e-5)
     assert calls == [1 + piece] + [piece] * (32 // piece - 1)
@@ -99,11 +99,11 @@ def test_the_kl_is_torchs(vae):
 def test_a_few_steps_of_training_reduce_the_error():
     torch.manual_seed(0)
     vae, video = VAE(CONFIG), torch.rand(2, 3, 5, 8, 12)
-    optimiser = torch.optim.Adam(vae.parameters(), 3e-3)
+    optimizer = torch.optim.Adam(vae.parameters(), 3e-3)
     errors = []
     for _ in range(30):
         loss, error = vae.loss(video, 1e-6)
-        optimiser.zero_grad(), loss.backward(), optimiser.step()
+        optimizer.zero_grad(), loss.backward(), optimizer.step()
         errors.append(error.item())
     assert errors[-1] < 0.5 * errors[0]
 

@@ -1,7 +1,7 @@
 """Pictures and clips on disk: read, fitted to a size and a frame rate, and written.
 
 Whatever comes in is scaled to cover the size that is asked and the middle is cut out, so that nothing is squeezed; time is resampled by
-what is on screen at each of our frames' times. `read` takes a window out of a long video for training, without decoding what comes after it.
+what is on screen at each of our frames' times. `read_window` takes a window out of a long video for training, without decoding what comes after it.
 
 Letters: B clips  T H W frames, height, width. On disk (T, H, W, 3) uint8; in networks (B, 3, T, H, W) in [-1, 1].
 """
@@ -31,12 +31,12 @@ def to_uint8(video):
     return ((video.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 4, 1).cpu().numpy()
 
 
-def nearest(sizes, ratio):
+def nearest_size(sizes, ratio):
     """Of (height, width) sizes the one whose aspect ratio is nearest to ratio = width / height."""
     return min(sizes, key=lambda size: abs(np.log(size[1] / size[0] / ratio)))
 
 
-def cover(H, W, height, width):
+def cover_crop(H, W, height, width):
     """What HxW has to be scaled to, so that it covers height x width, and where the middle begins → h, w, top, left"""
     scale = max(height / H, width / W)
     h, w = max(height, round(H * scale)), max(width, round(W * scale))
@@ -49,10 +49,10 @@ def open_clip(path, config, size=None):
     Every frame is scaled to cover `size` (None: of the training sizes the one nearest to its own aspect ratio), and the middle is cut out.
     Times that are within 5 % of whole frames count as whole: a GIF knows hundredths of a second only. Raises BadInput."""
     video, shown = [], []                                                                       # shown: on how many frames of ours
-    for seconds, frame in frames_of(path):
+    for seconds, frame in read_frames(path):
         H, W, _ = frame.shape
-        height, width = size = size or nearest(clip_shapes(config)[1], W / H)
-        h, w, top, left = cover(H, W, height, width)
+        height, width = size = size or nearest_size(clip_shapes(config)[1], W / H)
+        h, w, top, left = cover_crop(H, W, height, width)
         x = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
         x = F.interpolate(x, (h, w), mode="area" if h <= H else "nearest")[0]
         video.append(x[:, top : top + height, left : left + width].round().byte().permute(1, 2, 0).numpy())
@@ -62,11 +62,11 @@ def open_clip(path, config, size=None):
     return np.stack([video[min(np.searchsorted(until, i + 0.5), len(video) - 1)] for i in range(max(1, round(until[-1]) if len(video) > 1 else 1))])
 
 
-def frames_of(path):
+def read_frames(path):
     """Every frame of a picture or clip: (seconds it is shown, 0 if it does not say, (H, W, 3) uint8). Raises BadInput."""
     empty = True
     try:
-        for empty, frame in zip(itertools.repeat(False), decoded(path)):
+        for empty, frame in zip(itertools.repeat(False), decode_frames(path)):
             yield frame
     except (OSError, ValueError, SyntaxError, IndexError, TypeError, ZeroDivisionError, Image.DecompressionBombError) as error:  # FFmpeg's errors are among them
         raise BadInput(f"{path}: not a picture or clip that can be read ({(str(error) or type(error).__name__).splitlines()[0][:100]})")
@@ -74,7 +74,7 @@ def frames_of(path):
         raise BadInput(f"{path}: not a picture or clip that can be read (no frame in it)")
 
 
-def decoded(path):
+def decode_frames(path):
     """The same, with whatever errors Pillow and FFmpeg raise."""
     try:
         with Image.open(path) as file:
@@ -94,20 +94,20 @@ def probe(path):
         if not file.streams.video:
             raise BadInput("no video in it")
         stream = file.streams.video[0]
-        return stream.width / stream.height, seconds(file, stream)
+        return stream.width / stream.height, duration(file, stream)
 
 
-def seconds(file, stream):
+def duration(file, stream):
     """How long a video is, by the stream or else by the file."""
     return float((stream.duration or 0) * stream.time_base) or (file.duration or 0) / av.time_base
 
 
-def read(path, frames, height, width, fps, rng):
+def read_window(path, frames, height, width, fps, rng):
     """A random window of a clip → (T, H, W, 3) uint8. Raises BadInput where the clip is shorter than the window."""
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
         stream.codec_context.thread_count = 1                                        # clips are small, and batches are drawn in parallel
-        length = seconds(file, stream)
+        length = duration(file, stream)
         begin = float((stream.start_time or 0) * stream.time_base)
         if length < (frames - 1) / fps:
             raise BadInput(f"{length:.2f} s long; {frames} frames at {fps:g} per second need {(frames - 1) / fps:.2f} s")
@@ -125,19 +125,19 @@ def read(path, frames, height, width, fps, rng):
             shown = frame
         if not video:
             raise BadInput("no frame could be decoded")
-        h, w, top, left = cover(video[0].height, video[0].width, height, width)
+        h, w, top, left = cover_crop(video[0].height, video[0].width, height, width)
         scaled = {id(f): f.reformat(w, h, "rgb24", interpolation="AREA").to_ndarray() for f in video}  # once, also where a frame is shown twice
         return np.stack([scaled[id(f)][top : top + height, left : left + width] for f in video])
 
 
-def strip(videos, columns=6):
+def film_strip(videos, columns=6):
     """(B, T, H, W, 3) → one picture, a row per video, evenly spaced frames from left to right."""
     chosen = np.linspace(0, videos.shape[1] - 1, min(columns, videos.shape[1])).round().astype(int)
     framed = np.pad(videos[:, chosen], ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=90)
     return np.concatenate([np.concatenate(list(row), 1) for row in framed])
 
 
-def write(path, video, fps, zoom=1, note=""):
+def write_clip(path, video, fps, zoom=1, note=""):
     """video (T, H, W, 3) uint8 → a file: mp4, gif, webp, or png (several frames make a strip), by the path's ending; enlarged by whole pixels.
 
     note goes into the file's metadata (mp4 and gif: comment, webp: EXIF image description, png: Description)."""
@@ -156,11 +156,11 @@ def write(path, video, fps, zoom=1, note=""):
     else:
         info = PngInfo()
         info.add_text("Description", note)
-        iio.imwrite(path, strip(video[None]) if len(video) > 1 else video[0], pnginfo=info)
+        iio.imwrite(path, film_strip(video[None]) if len(video) > 1 else video[0], pnginfo=info)
 
 
-def check_path(path, height, width):
-    """Raises BadInput for a file that `write` cannot write."""
+def check_output_path(path, height, width):
+    """Raises BadInput for a file that `write_clip` cannot write."""
     if Path(path).suffix not in ENDINGS:
         raise BadInput(f"--out {path}: expected a file that ends in {', '.join(ENDINGS)}")
     if Path(path).suffix == ".mp4" and (height % 2 or width % 2):
@@ -174,13 +174,13 @@ def check_path(path, height, width):
 
 
 if __name__ == "__main__":
-    import world
+    from world import scenes
     from config import Config
 
-    video = world.render(world.scene(np.random.default_rng(0)), 17, 64, 64)
+    video = scenes.render(scenes.draw_scene(np.random.default_rng(0)), 17, 64, 64)
     Path("out").mkdir(exist_ok=True)
     for ending in ENDINGS:
         path = Path("out/clip").with_suffix(ending)
-        write(path, video, 12.0, 2, "a note")
+        write_clip(path, video, 12.0, 2, "a note")
         back = open_clip(path, Config(), (64, 64))
         print(f"{path}: {path.stat().st_size:6} bytes; read again: {len(back)} frames, {abs(back[0].astype(int) - video[0]).mean():.2f} of 255 off in the first")

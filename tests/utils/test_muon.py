@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-import muon
+from utils import muon
 
 
 def test_an_update_has_equal_singular_values_and_the_matrixs_own_directions():

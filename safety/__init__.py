@@ -1,0 +1,1 @@
+"""Safety: prompts and frames are judged, our own videos are recognised, files are signed."""

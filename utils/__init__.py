@@ -1,0 +1,1 @@
+"""Utilities: flags and one-line errors, checkpoints, and the optimizer Muon."""

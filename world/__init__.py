@@ -1,0 +1,1 @@
+"""The toy world: draw a scene, put it into words, read it back from pixels."""

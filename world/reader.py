@@ -1,0 +1,310 @@
+"""Looks at a video of the toy world and says what it shows.
+
+`read` uses pixels alone and has no learned part. It asks four questions in turn: which palette colour
+stands out from the ground, where its centre of mass is in every frame, which shape, drawn by scenes.py at
+that position and size, covers the same pixels, and how fast the centre moves. It answers None rather than
+guess. The scores of evaluate.py rest on it: `shows`, `path_error`, `seam_velocity` and `steadiness`.
+
+Where we differ
+    Sora's announcement judges by eye, and benchmarks of real video ask learned models. We know how our
+    world is drawn, so we can measure.
+
+Letters
+    T H W   frames, height, width in pixels
+"""
+
+import numpy as np
+
+from world.scenes import COLOURS, DIRECTIONS, GROUND, SPEEDS, coverage
+
+ATTRIBUTES = ("shape", "colour", "direction", "speed")
+
+# A shape that fits the box of ± r has an area of AREA_PER_RADIUS r², and its centre of mass lies
+# CENTRE_DROP r below the middle of that box: a triangle's is a third of its height, 2r / 3, above its base.
+AREA_PER_RADIUS = {"circle": np.pi, "square": 4, "triangle": 2}
+CENTRE_DROP = {"circle": 0, "square": 0, "triangle": 1 / 3}
+
+# Distances from the ground's colour, of at most 442 = 255 sqrt(3).
+CLEARLY_COLOURED = 60  # a thing's inside; the palette colour nearest to the ground, green, is 172 away
+FAINTLY_COLOURED = 20  # its soft edges count too, but the noise that a sampler leaves on the ground does not
+
+# Reading a shape.
+FRAMES_COMPARED = 5  # spread over the clip: as good as all of them, and faster
+SMALLEST_OVERLAP = 0.6  # intersection over union: on clean clips it is above 0.98, on noise up to 0.59
+CLEAR_LEAD = 0.1  # the best shape is certain when it leads the second by this much overlap
+
+# Reading motion.
+VELOCITY_FRAMES = 4  # over one frame, rounding to pixels is as large as the motion itself
+LARGEST_SLANT = 0.5  # motion across the axis, as a share of motion along it; beyond that it is neither
+SPEED_RATIO = 1.5  # pace over the nearest speed, or the inverse; the two speeds are a factor of 2.4 apart
+
+# Judging a long clip.
+EXTRA_FRAMES = 3  # after each second, to see a turn at its end from both sides
+RADIUS_TOLERANCE = 0.15  # the reader's own error is a few per cent
+SPEED_TOLERANCE = 0.25  # a bounce inside a second costs some of its pace
+WALL_PIXELS = 2  # how far past a wall, or from it in a turn, a faultless thing may be read
+DRIFT_SECONDS = 5  # long enough that the mean brightness does not depend on a single frame
+
+NO_VELOCITY = 99.0  # pixels per frame: worse than any velocity a thing can have
+
+
+def read(video, fps=12.0):
+    """Reads what one video shows.
+
+    video   (T, H, W, 3) uint8
+    returns {"shape", "colour", "direction", "speed": a word or None,
+             "confidence": {the same four: 0 to 1, and 0 where the word is None},
+             "track": (T, 2) centre of mass, x and y in pixels, or None,
+             "area": (T,) pixels, or None}
+
+    Everything is None unless a thing is there in every frame. The shape is None if no shape covers the
+    thing, the direction and the speed if it does not move along an axis at about one of the two speeds.
+    Clips of up to 4 frames have neither direction nor speed.
+    """
+    height, width = video.shape[1:3]
+    found = dict.fromkeys(ATTRIBUTES)
+    found["confidence"] = dict.fromkeys(ATTRIBUTES, 0.0)
+    found["track"] = None
+    found["area"] = None
+
+    # Without a colour there is nothing to look for.
+    difference = video.astype(np.float32) - GROUND                                       # (T, H, W, 3)
+    found["colour"], found["confidence"]["colour"] = read_colour(difference)
+    if found["colour"] is None:
+        return found
+
+    # The colour says which pixels are the thing, those say where it is, and that is enough to compare shapes.
+    cover = measure_cover(difference, found["colour"])                                   # (T, H, W)
+    found["track"], found["area"] = read_track(cover)                                    # (T, 2), (T,)
+    found["shape"], found["confidence"]["shape"] = read_shape(cover, found["track"], found["area"])
+
+    direction, speed = read_motion(found["track"], min(height, width), fps)
+    found["direction"], found["confidence"]["direction"] = direction
+    found["speed"], found["confidence"]["speed"] = speed
+    return found
+
+
+def read_colour(difference):
+    """The palette colour of what stands out from the ground → (word, confidence in [0, 1]).
+
+    difference  (T, H, W, 3), pixels minus the ground's colour
+
+    (None, 0.0) if in some frame nothing stands out. Confidence is 1 on the palette colour itself and 0
+    halfway between two of them.
+    """
+    clear = np.linalg.norm(difference, axis=-1) > CLEARLY_COLOURED                       # (T, H, W)
+    if not clear.any(axis=(1, 2)).all():
+        return None, 0.0
+
+    # The median ignores the soft edges, where colour and ground mix.
+    typical = np.median(difference[clear], axis=0)                                       # (3,)
+    palette = np.float32(list(COLOURS.values())) - GROUND                                # (colours, 3)
+    distances = np.linalg.norm(typical - palette, axis=-1)                               # (colours,)
+    nearest, second = np.argsort(distances)[:2]
+    return list(COLOURS)[nearest], float(1 - distances[nearest] / distances[second])
+
+
+def measure_cover(difference, colour):
+    """How much of each pixel the thing covers, given its colour: the inverse of `render`'s blending.
+
+    difference (T, H, W, 3), pixels minus the ground's colour → (T, H, W) in [0, 1]
+    """
+    # A pixel is ground + cover * (colour - ground), so cover is a projection onto that difference of colours.
+    full = np.float32(COLOURS[colour]) - GROUND                                          # (3,)
+    cover = np.clip(difference @ full / (full @ full), 0, 1)                             # (T, H, W)
+    return cover * (np.linalg.norm(difference, axis=-1) > FAINTLY_COLOURED)
+
+
+def read_track(cover):
+    """Where the thing is and how large, in pixels.
+
+    cover (T, H, W) in [0, 1] → centre of mass (T, 2), x and y, and area (T,)
+    """
+    T, H, W = cover.shape
+    x = np.arange(W) + 0.5
+    y = np.arange(H)[:, None] + 0.5
+    area = cover.sum(axis=(1, 2))                                                        # (T,)
+    moments = np.stack([(cover * x).sum(axis=(1, 2)), (cover * y).sum(axis=(1, 2))], -1)  # (T, 2)
+
+    # A frame in which only other colours stand out covers nothing; it must not become 0 / 0.
+    return moments / area[:, None].clip(1e-6), area
+
+
+def estimate_radius(area, shape):
+    """Half the side of the thing's box in pixels, from its area (T,) in pixels; robust to single bad frames."""
+    return np.sqrt(np.median(area) / AREA_PER_RADIUS[shape])
+
+
+def read_shape(cover, track, area):
+    """The shape that covers the same pixels → (word, confidence in [0, 1]); (None, 0.0) if none does.
+
+    cover (T, H, W) in [0, 1]; track (T, 2) and area (T,) in pixels, as `read_track` gives them
+    """
+    T, H, W = cover.shape
+    looked_at = np.unique(np.linspace(0, T - 1, FRAMES_COMPARED).round().astype(int))
+    seen = cover[looked_at]
+
+    # Draw each shape with the area and the centre of mass that were found, and compare the pixels.
+    overlaps = {}
+    for shape in AREA_PER_RADIUS:
+        r = estimate_radius(area, shape)
+        middle = track[looked_at] - (0, CENTRE_DROP[shape] * r)
+        drawn = coverage(shape, r / min(H, W), middle / min(H, W), H, W)
+        overlaps[shape] = np.minimum(drawn, seen).sum() / np.maximum(drawn, seen).sum()
+
+    best, second, _ = sorted(overlaps, key=overlaps.get, reverse=True)
+    if overlaps[best] >= SMALLEST_OVERLAP:
+        lead = overlaps[best] - overlaps[second]
+        return best, float(min(1, lead / CLEAR_LEAD))
+    return None, 0.0
+
+
+def read_motion(track, short_side, fps):
+    """Where the thing first moves and how fast → (direction, confidence), (speed, confidence).
+
+    track (T, 2), x and y in pixels; short_side of the frame in pixels
+
+    Both are (None, 0.0) in clips of up to 4 frames, and for a thing that stands still, moves aslant, or
+    moves at neither of the two speeds.
+    """
+    nothing = (None, 0.0), (None, 0.0)
+    if len(track) <= VELOCITY_FRAMES:
+        return nothing
+
+    # The pace is the median over the clip, so that a bounce, which slows a few frames down, does not count.
+    moved = track[VELOCITY_FRAMES:] - track[:-VELOCITY_FRAMES]                           # (T - 4, 2) pixels
+    velocity = moved * fps / VELOCITY_FRAMES / short_side                                # short sides / second
+    paces = np.median(abs(velocity), axis=0)                                             # (2,)
+    axis = int(np.argmax(paces))
+    along = paces[axis]
+    across = paces[1 - axis]
+
+    # The direction is that of the first quarter: later the thing may have bounced.
+    beginning = velocity[: max(1, len(velocity) // 4), axis]
+    sign = int(np.sign(np.median(beginning)))
+
+    # Speeds are compared by their ratio, so in logarithms.
+    distances = {}
+    for word, speed in SPEEDS.items():
+        distances[word] = abs(np.log(max(along, 1e-6) / speed))
+    speed = min(distances, key=distances.get)
+    tolerance = np.log(SPEED_RATIO)
+
+    if sign == 0 or across >= LARGEST_SLANT * along or distances[speed] >= tolerance:
+        return nothing
+    step = (sign, 0) if axis == 0 else (0, sign)
+    direction = next(word for word in DIRECTIONS if DIRECTIONS[word] == step)
+    return (direction, float(1 - across / along)), (speed, float(1 - distances[speed] / tolerance))
+
+
+def shows(video, combination, attributes=("shape", "colour")):
+    """Whether a video shows these attributes of a combination (shape, colour, direction, speed)."""
+    found = read(video)
+    return all(found[name] == combination[ATTRIBUTES.index(name)] for name in attributes)
+
+
+def path_error(made, truth, new):
+    """How far apart two clips show their thing, in pixels: the mean over the frames `new` (slice or indices).
+
+    Infinite if one of them shows none.
+    """
+    made_track = read(made)["track"]
+    true_track = read(truth)["track"]
+    if made_track is None or true_track is None:
+        return np.inf
+    return float(np.linalg.norm((made_track - true_track)[new], axis=1).mean())
+
+
+def seam_velocity(video, at):
+    """The velocity (x, y) from 4 frames before frame `at` to it, pixels per frame; 99 without a thing."""
+    track = read(video)["track"]
+    if track is None:
+        return np.full(2, NO_VELOCITY)
+    return (track[at] - track[at - VELOCITY_FRAMES]) / VELOCITY_FRAMES
+
+
+def steadiness(video, combination, fps):
+    """Judges a long clip of one thing, second by second.
+
+    returns  looks   (seconds,) bool: shape and colour as asked, its radius within 15 % of the first one read
+             moves   (seconds,) bool: it obeys the world's laws, as `moves_lawfully` has it
+             drift   the relative change of mean brightness from the first five seconds to the last five
+    """
+    shape, colour, direction, speed = combination
+    height, width = video.shape[1:3]
+    axis, length = (0, width) if direction in ("left", "right") else (1, height)
+    first_radius = None
+    looks = []
+    moves = []
+
+    for second in range(int(len(video) / fps)):
+        begin = round(second * fps)
+        end = round((second + 1) * fps) + EXTRA_FRAMES
+        found = read(video[begin:end], fps)
+
+        # A second that shows nothing in particular is wrong in both ways.
+        if found["shape"] is None:
+            looks.append(False)
+            moves.append(False)
+            continue
+
+        # Growth is measured against the first second, so that a slow drift cannot hide.
+        radius = estimate_radius(found["area"], found["shape"])
+        if first_radius is None:
+            first_radius = radius
+        same_thing = found["shape"] == shape and found["colour"] == colour
+        same_size = abs(radius / first_radius - 1) <= RADIUS_TOLERANCE
+        looks.append(bool(same_thing and same_size))
+
+        # Walls meet the box, not the centre of mass.
+        positions = found["track"][:, axis]                                              # (frames,)
+        if axis == 1:
+            positions = positions - CENTRE_DROP[found["shape"]] * radius
+        asked_pace = SPEEDS[speed] * min(height, width) / fps
+        moves.append(moves_lawfully(positions, radius, length, asked_pace))
+
+    return np.array(looks), np.array(moves), brightness_drift(video, fps)
+
+
+def moves_lawfully(positions, radius, length, pace):
+    """Whether a thing moves at its pace (± 25 %), stays inside the walls, and turns only there (± 2 pixels).
+
+    positions  (frames,) of the middle of its box along the axis it moves on, in pixels
+    radius     half the side of that box, in pixels
+    length     of the frame along that axis, in pixels
+    pace       asked for, in pixels per frame
+    """
+    # Pixels from the box to the nearer wall, negative beyond it.
+    to_wall = np.minimum(positions - radius, length - radius - positions)                # (frames,)
+    inside = to_wall.min() >= -WALL_PIXELS
+
+    # velocity[i] is the one at frame i + 1.
+    velocity = (positions[2:] - positions[:-2]) / 2                                      # (frames - 2,)
+    keeps_pace = abs(np.median(abs(velocity)) / pace - 1) <= SPEED_TOLERANCE
+
+    # A turn between frames i + 1 and i + 2 must have met a wall there, or one frame to either side.
+    turns_at_walls = True
+    for i in range(len(velocity) - 1):
+        if velocity[i] * velocity[i + 1] < 0 and to_wall[i : i + 4].min() > WALL_PIXELS:
+            turns_at_walls = False
+
+    return bool(inside and keeps_pace and turns_at_walls)
+
+
+def brightness_drift(video, fps):
+    """The relative change of mean brightness from a video's first five seconds to its last five."""
+    brightness = video.mean(axis=(1, 2, 3))                                              # (T,)
+    frames = int(DRIFT_SECONDS * fps)
+    return abs(brightness[-frames:].mean() / brightness[:frames].mean() - 1)
+
+
+if __name__ == "__main__":
+    from world.captions import describe
+    from world.scenes import draw_scene, render
+
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        scene = draw_scene(rng)
+        found = read(render(scene))
+        answers = [f"{found[name]} ({found['confidence'][name]:.0%} sure)" for name in ATTRIBUTES]
+        print(f"{describe(scene):42} read as: {', '.join(answers)}")
