@@ -98,7 +98,7 @@ def schedules(model, steps, batch, prompts):
             trainer.latent_scale, trainer.steps["vae"] = model.latent_scale, config.vae_steps
             folder = Path("out/bench") / f"{kind}-{target}"
             folder.mkdir(parents=True, exist_ok=True)
-            train.fit(trainer, "dit", folder)
+            train.train_dit(trainer, folder)
             found = evaluate.prompt_following(trainer.model(), scenes.SEEN, prompts, seed=10_000)
             row.append(" / ".join(f"{found[a]:.0%}" for a in evaluate.ATTRIBUTES))
         print(f"| {kind} | " + " | ".join(row) + " |", flush=True)

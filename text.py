@@ -1,14 +1,19 @@
-"""Words → tokens: a prompt becomes a few integers, and each integer a vector that enters the transformer beside the patches.
+"""Words → ids: a prompt becomes a few integers, and each integer a vector that enters the transformer
+beside the patches.
 
-The vocabulary is simply every word of the training captions, sorted, and travels in the checkpoint. Id 0 is the empty word:
-it fills short prompts up to L, and a prompt of nothing but empty words is the null prompt that classifier-free guidance
-compares with (Ho & Salimans 2022). Sora uses a large pretrained language model's understanding instead (DALL·E 3: T5); here
-the vectors are learned with the transformer, since a world of 18 words needs no more.
+The vocabulary is every word of the training captions, sorted, and travels in the checkpoint. Id 0 is the
+empty word: it fills up short prompts, and a prompt of nothing but empty words is the null prompt that
+classifier-free guidance compares with.
 
-For safety.py, whose prompts may say anything, `vectors` asks a small pretrained language model, if the extras are installed: MiniLM (Wang et al. 2020;
-sentence-transformers/all-MiniLM-L6-v2, whose own library takes three seconds to import).
+Papers
+    Classifier-free guidance, Ho & Salimans 2022, sec. 3.2, https://arxiv.org/abs/2207.12598
 
-Letters: B prompts  L words in a prompt  D model width
+Where we differ from Sora: it relies on what a large pretrained language model understands; here the vectors
+are learned together with the transformer, since a world of 18 words needs no more.
+
+Letters
+    B   prompts in a batch
+    L   words in a prompt
 """
 import re
 import sys
@@ -17,6 +22,8 @@ import torch
 
 from config import BadInput, suggest
 
+EMPTY_WORD = 0
+
 
 def split_words(prompt):
     """'A red circle!' → ['a', 'red', 'circle']"""
@@ -24,31 +31,47 @@ def split_words(prompt):
 
 
 def build_vocab(captions):
-    """Every word of the captions, sorted; a word's id is its place in the list + 1."""
-    return sorted({word for caption in captions for word in split_words(caption)})
+    """Every word of the captions, sorted; a word's id is its index in the list + 1."""
+    words = {word for caption in captions for word in split_words(caption)}
+    return sorted(words)
 
 
-def encode_prompts(prompts, words, length, warn=False):
-    """prompts, a list of B strings → ids (B, length), 0 where there is no word. '' is the null prompt.
+def encode_prompts(prompts, vocab, max_words, warn=False):
+    """A list of B strings → ids (B, L) of type int64, L = max_words, 0 where there is no word.
 
-    A word that is not in the vocabulary `words` is left out; with `warn` it is named on stderr with the nearest known ones.
-    Raises BadInput for a prompt of more than `length` words."""
-    known, ids = {word: i for i, word in enumerate(words, 1)}, torch.zeros(len(prompts), length, dtype=torch.long)
-    for row, prompt in zip(ids, prompts):
-        found = split_words(prompt)
-        if len(found) > length:
-            raise BadInput(f"prompt {prompt!r} has {len(found)} words; this model reads up to {length}")
-        for word in sorted(set(found) - set(known)) if warn else ():
-            print(f"warning: the model never saw the word {word!r}{suggest(word, words) or ', it knows: ' + ' '.join(words)}", file=sys.stderr)
-        kept = [known[word] for word in found if word in known]
-        row[: len(kept)] = torch.tensor(kept, dtype=torch.long)
-    return ids
+    '' is the null prompt. A word that is not in the vocabulary is left out; with `warn` it is named on
+    stderr with the nearest known one. Raises BadInput for a prompt of more than `max_words` words."""
+    word_ids = {word: index + 1 for index, word in enumerate(vocab)}
+    prompt_ids = torch.full((len(prompts), max_words), EMPTY_WORD)                         # (B, L)
+
+    for row, prompt in enumerate(prompts):
+        words = split_words(prompt)
+
+        # Refused rather than cut short: a lost word would be a wish that is silently ignored.
+        if len(words) > max_words:
+            raise BadInput(f"prompt {prompt!r} has {len(words)} words; this model reads up to {max_words}")
+        if warn:
+            warn_of_unknown_words(words, vocab)
+
+        # An unknown word leaves no gap, so the known ones stand where training had them.
+        known_words = [word for word in words if word in word_ids]
+        for column, word in enumerate(known_words):
+            prompt_ids[row, column] = word_ids[word]
+    return prompt_ids
+
+
+def warn_of_unknown_words(words, vocab):
+    """One line on stderr for each word that the vocabulary lacks."""
+    for word in sorted(set(words) - set(vocab)):
+        hint = suggest(word, vocab) or f", it knows: {' '.join(vocab)}"
+        print(f"warning: the model never saw the word {word!r}{hint}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    from world import captions
+    from world.captions import vocab as world_vocab
 
-    words = captions.vocab()
-    print(len(words), "words:", *words)
+    vocab = world_vocab()
+    print(len(vocab), "words:", *vocab)
     for prompt in ("a red circle moving left slowly", "Red, circle!", "a rad circle", ""):
-        print(f"{prompt!r:36}", encode_prompts([prompt], words, 8, warn=True)[0].tolist())
+        prompt_ids = encode_prompts([prompt], vocab, max_words=8, warn=True)
+        print(f"{prompt!r:36}", prompt_ids[0].tolist())

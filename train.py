@@ -1,16 +1,32 @@
-"""Trains the two networks end to end: first the VAE, then the diffusion transformer on its latents; then looks at the result.
+"""Trains the two networks end to end: first the VAE, then the diffusion transformer on its latents.
 
     python train.py                              the toy world, configs/tiny.toml, out/tiny/
     python train.py --data FOLDER --name mine    real clips
     python train.py --resume out/tiny/model.pt   goes on after a kill, exactly
-    python train.py --start out/tiny/model.pt    begins a new run with these weights, for example with other shares of given frames
+    python train.py --start out/tiny/model.pt    begins a new run with the weights of another
 
-Matrices (the VAE's kernels, the blocks' weights) are trained by Muon, which turns every update into the nearest orthogonal
-matrix, so that all directions of a layer learn at one pace (muon.py); everything else by AdamW. All randomness of a step is drawn
-from (seed, step), so a checkpoint needs no generator states, and what happens between steps cannot change a run.
+Matrices (the VAE's kernels, the weights of the transformer's blocks) are trained by Muon, which turns
+every update into the nearest orthogonal matrix, so that all directions of a layer learn at one pace
+(utils/muon.py); everything else is trained by AdamW. What we sample with is a moving average of the
+transformer's weights.
 
-EMA: Ho et al. 2020, appendix B.
-Letters: B clips  T H W frames, height, width  Z latent channels  t h w latent frames, rows, columns
+All randomness of a step is drawn from (seed, step). So a checkpoint needs no generator states, and nothing
+that happens between two steps can change a run.
+
+Papers
+    Latent diffusion: first the autoencoder, then the diffusion model on its latents, whose scale is measured:
+        Rombach et al. 2022, https://arxiv.org/abs/2112.10752
+    The average of the weights (EMA): DDPM, Ho et al. 2020, appendix B, https://arxiv.org/abs/2006.11239
+    AdamW: Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101
+    Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
+
+Letters
+    B         clips in a batch
+    T H W     frames, height, width in pixels
+    Z         latent channels
+    f h w     latent frames, rows, columns
+    L         words in a prompt
+    t         diffusion time = noise level, in [0, 1]
 """
 import copy
 import csv
@@ -26,245 +42,563 @@ import torch
 import torch.nn as nn
 from tqdm import tqdm
 
-from data import video_io
+from config import BadInput, Config, config_from_dict, latent_length
 from data import datasets
-import diffusion
-import evaluate
-import sample
-import text
-from world.captions import describe
-from world.scenes import draw_scene
-from config import BadInput, Config, config_from_dict
+from data.video_io import film_strip, to_float, to_uint8, write_clip
+from diffusion import Schedule, diffusion_loss, draw_noise_levels
 from dit import DiT
+from sample import generate
+from text import encode_prompts
 from utils.checkpoint import Model, load_model, read_checkpoint, save_checkpoint, slim_checkpoint
 from utils.cli import Flags, add_config_flags, config_from_flags, pick_device, run
 from utils.muon import Muon
-from vae import VAE, psnr
-
+from vae import VAE, latent_to_frame_mask, psnr
+from world.captions import describe
+from world.scenes import draw_scene
 
 PRESET = str(Path(__file__).parent / "configs/tiny.toml")
+LEVEL_BINS = 10  # the loss is reported for each tenth of the noise levels
+GIVEN_PROMPT_DROPOUT = 0.5  # how often the prompt is emptied where frames are given
 
 
 class Trainer:
-    """Everything a checkpoint holds: networks, optimizers, how far each stage is."""
+    """Everything a checkpoint holds: the networks, their optimizers, and how far each stage has come."""
 
-    def __init__(self, config, words, place):
+    def __init__(self, config, vocab, device):
         torch.manual_seed(config.seed)
-        self.config, self.vocab, self.place = config, words, place
-        self.vae, self.dit = VAE(config).to(place), DiT(config, len(words)).to(place)
+        self.config = config
+        self.vocab = vocab
+        self.device = device
+
+        self.vae = VAE(config).to(device)
+        self.dit = DiT(config, len(vocab)).to(device)
         self.ema = copy.deepcopy(self.dit).requires_grad_(False)
-        self.latent_scale, self.schedule = torch.ones((), device=place), diffusion.Schedule(config.schedule)
-        matrices = [p for p in self.dit.blocks.parameters() if p.ndim > 1]
-        self.optimizers = {"vae": optimizers(self.vae, [p for p in self.vae.parameters() if p.ndim > 1], config.vae_lr, config.lr),
-                           "dit": optimizers(self.dit, matrices, config.dit_lr, config.lr)}
-        self.steps, self.train_seconds = {"vae": 0, "dit": 0}, 0.0
+        self.latent_scale = torch.ones((), device=device)
+        self.schedule = Schedule(config.schedule)
+
+        # The transformer's embeddings and its last layer are matrices too, but no hidden layers: AdamW's.
+        vae_matrices = [p for p in self.vae.parameters() if p.ndim > 1]
+        dit_matrices = [p for p in self.dit.blocks.parameters() if p.ndim > 1]
+        self.optimizers = {
+            "vae": make_optimizers(self.vae, vae_matrices, config.vae_lr, config.lr),
+            "dit": make_optimizers(self.dit, dit_matrices, config.dit_lr, config.lr),
+        }
+        self.steps = {"vae": 0, "dit": 0}
+        self.train_seconds = 0.0
 
     def state(self):
-        return {"config": asdict(self.config), "vocab": self.vocab, "latent_scale": self.latent_scale, "steps": self.steps, "train_seconds": self.train_seconds,
-                "vae": self.vae.state_dict(), "dit": self.dit.state_dict(), "ema": self.ema.state_dict(),
-                "optimizers": {stage: [o.state_dict() for o in pair] for stage, pair in self.optimizers.items()}}
+        """What a checkpoint holds, as a dict."""
+        optimizers = {}
+        for stage, pair in self.optimizers.items():
+            optimizers[stage] = [optimizer.state_dict() for optimizer in pair]
+        return {
+            "config": asdict(self.config),
+            "vocab": self.vocab,
+            "latent_scale": self.latent_scale,
+            "steps": self.steps,
+            "train_seconds": self.train_seconds,
+            "vae": self.vae.state_dict(),
+            "dit": self.dit.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizers": optimizers,
+        }
 
     def load(self, saved):
-        for name in ("vae", "dit", "ema"):
-            getattr(self, name).load_state_dict(saved[name])
+        """Takes over a checkpoint's state(), to go on exactly where it stopped."""
+        self.vae.load_state_dict(saved["vae"])
+        self.dit.load_state_dict(saved["dit"])
+        self.ema.load_state_dict(saved["ema"])
         for stage, pair in self.optimizers.items():
-            for optimizer, state in zip(pair, saved["optimizers"][stage]):
+            for optimizer, state in zip(pair, saved["optimizers"][stage], strict=True):
                 optimizer.load_state_dict(state)
-        self.latent_scale, self.steps, self.train_seconds = saved["latent_scale"].to(self.place), saved["steps"], saved["train_seconds"]
+        self.latent_scale = saved["latent_scale"].to(self.device)
+        self.steps = saved["steps"]
+        self.train_seconds = saved["train_seconds"]
 
     def start(self, model):
-        """Takes over a model's weights. Raises BadInput where its networks have other sizes or its vocabulary is another."""
+        """Takes over a model's weights, to begin a new run with them.
+
+        Raises BadInput if its networks have other sizes or its vocabulary differs."""
         if self.vocab != model.vocab:
-            raise BadInput(f"--start: a vocabulary of {len(model.vocab)} words, and not the {len(self.vocab)} words of this data")
+            raise BadInput(
+                f"--start: a vocabulary of {len(model.vocab)} words, "
+                f"and not the {len(self.vocab)} words of this data"
+            )
         try:
             self.vae.load_state_dict(model.vae.state_dict())
             self.dit.load_state_dict(model.dit.state_dict())
             self.ema.load_state_dict(model.dit.state_dict())
         except RuntimeError as error:
-            raise BadInput(f"--start: its weights do not fit this config ({str(error).splitlines()[-1].strip()[:120]})")
-        self.latent_scale, self.train_seconds = model.latent_scale, model.train_seconds
+            raise BadInput(f"--start: its weights do not fit this config ({last_line(error)})") from error
+        self.latent_scale = model.latent_scale
+        self.train_seconds = model.train_seconds
 
     def model(self):
-        return Model(self.config, self.vocab, self.latent_scale, self.vae, self.ema, train_seconds=self.train_seconds)
+        """The Model to sample with: the VAE and the averaged transformer."""
+        return Model(
+            self.config,
+            self.vocab,
+            self.latent_scale,
+            vae=self.vae,
+            dit=self.ema,
+            train_seconds=self.train_seconds,
+        )
 
     @torch.no_grad()
     def encode(self, video):
-        return self.vae.encode(video)[0] * self.latent_scale
+        """Video (B, 3, T, H, W) in [-1, 1] → latents (B, Z, f, h, w) of variance 1."""
+        mean, _ = self.vae.encode(video)
+        return mean * self.latent_scale
 
     @torch.no_grad()
     def encode_given(self, video, given):
-        """Latents to learn from; what is given after a gap looks as it will when sampling, where nobody knows what the gap shows."""
-        x_0, after_gap = self.encode(video), (given[:, 1:] & ~given[:, :-1]).any(1)
-        if after_gap.any():
-            known = given[after_gap].repeat_interleave(4, 1)[:, 3:]                 # (B, T)
-            latents = self.vae.encode_known(video[after_gap], known)[0] * self.latent_scale
-            x_0[after_gap] = torch.where(given[after_gap][:, None, :, None, None], latents, x_0[after_gap])
+        """The latents to train on, (B, Z, f, h, w), where given (B, f) says which frames are given.
+
+        The VAE looks back in time, so a given frame's latents depend on the frames before it. If those are
+        to be invented, the sampler cannot know them and uses encode_known. Training must see the same."""
+        x_0 = self.encode(video)
+        after_gap = (given[:, 1:] & ~given[:, :-1]).any(1)                     # (B,)
+        if not after_gap.any():
+            return x_0
+
+        known = latent_to_frame_mask(given[after_gap])                         # (B, T)
+        latents, _ = self.vae.encode_known(video[after_gap], known)
+        is_given = given[after_gap][:, None, :, None, None]                    # (B, 1, f, 1, 1)
+        x_0[after_gap] = torch.where(is_given, latents * self.latent_scale, x_0[after_gap])
         return x_0
 
     def vae_loss(self, groups):
-        (video, *_), = groups
+        """A batch of one group → the loss, and the mean squared error of the reconstruction in it."""
+        video, _, _ = groups[0]
         loss, error = self.vae.loss(video, self.config.vae_kl)
-        return loss, f"{psnr(error.detach()):.1f} dB", None
+        return loss, error.detach()
+
+    def draw_prompt_ids(self, captions, levels):
+        """Captions → prompt_ids (B, L), some of them emptied (all zeros) for guidance."""
+        prompt_ids = encode_prompts(captions, self.vocab, self.config.max_words)
+
+        # Given frames should be read themselves, not only through the words that tell what they show.
+        has_given = (levels == 0).any(1)
+        dropout = torch.where(has_given, GIVEN_PROMPT_DROPOUT, self.config.prompt_dropout)
+        prompt_ids[torch.rand(len(prompt_ids)) < dropout] = 0
+        return prompt_ids
 
     def dit_loss(self, groups):
-        c, x_0, words, level = self.config, [], [], []
+        """A batch of groups → the loss, and for each clip its noise level (its highest) and its loss."""
+        x_0 = []
+        prompt_ids = []
+        t = []
         for video, captions, first in groups:
-            levels = diffusion.draw_noise_levels(len(video), 1 + (video.shape[2] - 1) // 4, c, first)
-            ids = text.encode_prompts(captions, self.vocab, c.max_words)
-            given = (levels == 0).any(1)  # frames are to be read themselves, not only the words that tell what they show
-            ids[torch.rand(len(ids)) < torch.where(given, 0.5, c.prompt_dropout)] = 0
-            words.append(ids.to(self.place))
-            level.append(levels.to(self.place))
-            x_0.append(self.encode_given(video, level[-1] == 0))
-        each = diffusion.diffusion_loss(self.dit, x_0, words, level, [torch.randn_like(x) for x in x_0], self.schedule, c.target)
-        return each.mean(), "", (torch.cat([one.amax(1) for one in level]), each.detach())
+            f = latent_length(video.shape[2])
+            levels = draw_noise_levels(len(video), f, self.config, first)      # (B, f)
+            prompt_ids.append(self.draw_prompt_ids(captions, levels).to(self.device))
+            levels = levels.to(self.device)
+            t.append(levels)
+            x_0.append(self.encode_given(video, given=levels == 0))
+
+        eps = [torch.randn_like(latents) for latents in x_0]
+        losses = diffusion_loss(
+            self.dit,
+            x_0,
+            prompt_ids,
+            t,
+            eps=eps,
+            schedule=self.schedule,
+            target=self.config.target,
+        )
+        clip_levels = torch.cat([levels.amax(1) for levels in t])
+        return losses.mean(), clip_levels, losses.detach()
 
     @torch.no_grad()
     def update_ema(self, step):
-        keep = min(self.config.ema_decay, (1 + step) / (10 + step))  # at first the average would mostly hold the start
-        torch._foreach_lerp_(list(self.ema.parameters()), list(self.dit.parameters()), 1 - keep)
+        """average = keep * average + (1 - keep) * weights, after each step."""
+        # In the first steps a large share would mostly keep the random start.
+        keep = min(self.config.ema_decay, (1 + step) / (10 + step))
+        for average, weights in zip(self.ema.parameters(), self.dit.parameters(), strict=True):
+            average.lerp_(weights, 1 - keep)
 
 
-def optimizers(network, matrices, muon_lr, adam_lr):
-    ours = set(matrices)
-    rest = [p for p in network.parameters() if p not in ours]
-    return [Muon(matrices, lr=muon_lr), torch.optim.AdamW(rest, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0)]
+def last_line(error):
+    """The end of a long PyTorch error, which is where it says what does not fit."""
+    return str(error).splitlines()[-1].strip()[:120]
 
 
-def fit(trainer, stage, folder):
-    """Trains one stage ("vae" or "dit") from where it is to its last step; saves every few minutes and at the end."""
-    c, network = trainer.config, getattr(trainer, stage)
-    total, loss_of, pair = getattr(c, f"{stage}_steps"), getattr(trainer, f"{stage}_loss"), trainer.optimizers[stage]
-    full_rates = getattr(c, f"{stage}_lr"), c.lr
-    curve, bins = Curve(folder / f"{stage}-loss.csv", trainer.steps[stage]), torch.zeros(2, 10)
-    batches = datasets.stream_batches(datasets.make_dataset(c, stage), trainer.steps[stage], c.workers)
-    bar = tqdm(range(trainer.steps[stage], total), stage, total, initial=trainer.steps[stage], unit="step", mininterval=0.5)
-    begun = saved = time.time()
-    seconds, seen = trainer.train_seconds, 0
-    for step in bar:
-        groups = [(video_io.to_float(video.to(trainer.place)), *rest) for video, *rest in next(batches)]
-        torch.manual_seed(c.seed * 1_000_003 + step)
-        loss, note, by_level = loss_of(groups)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(network.parameters(), c.grad_clip)
-        if not torch.isfinite(loss + norm):
-            raise BadInput(f"{stage} step {step}: the loss is {loss.item()}, its gradient's norm {norm.item()}; most often a learning rate "
-                           f"is too high: {stage}_lr = {full_rates[0]}, lr = {c.lr}. Nothing was saved since the last checkpoint")
-        rate = min((step + 1) / max(1, c.warmup_steps), (total - step) / max(1e-9, c.lr_decay * total), 1.0)
-        for optimizer, full in zip(pair, full_rates):
-            optimizer.param_groups[0]["lr"] = full * rate
-            optimizer.step()
-            optimizer.zero_grad()
-        if stage == "dit":
-            trainer.update_ema(step)
-            which = (by_level[0].cpu() * 10).long().clamp(max=9)
-            bins += torch.stack([torch.bincount(which, by_level[1].cpu(), 10), torch.bincount(which, minlength=10)])
-        trainer.steps[stage], trainer.train_seconds = step + 1, seconds + time.time() - begun
-        curve.add(step, loss.item())
-        seen += sum(len(captions) for _, captions, _ in groups)
-        bar.set_postfix_str(f"loss {loss.item():.4f} {note} {seen / (time.time() - begun):.0f} clips/s", refresh=False)
-        if time.time() - saved > 60 * c.save_minutes or step + 1 == total:
+def make_optimizers(network, matrices, muon_lr, adam_lr):
+    """[Muon, AdamW]: the matrices of a network for Muon, all its other parameters for AdamW."""
+    is_matrix = set(matrices)
+    others = [p for p in network.parameters() if p not in is_matrix]
+    muon = Muon(matrices, lr=muon_lr)
+    adam = torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
+    return [muon, adam]
+
+
+def learning_rate(step, peak, total_steps, warmup_steps, decay_share):
+    """The learning rate of one step: up in a straight line, level, down in a straight line.
+
+    decay_share is the share of all steps over which it falls. Where a short run warms up and decays at once,
+    the lower of the two holds."""
+    rise = (step + 1) / max(1, warmup_steps)
+    fall = (total_steps - step) / max(1e-9, decay_share * total_steps)
+
+    # 1) Warmup: optimizers know nothing about the gradients yet.
+    if rise < 1 and rise <= fall:
+        return peak * rise
+
+    # 2) Decay: ever smaller steps settle at the bottom of the valley.
+    if fall < 1:
+        return peak * fall
+
+    # 3) Everywhere else the full rate.
+    return peak
+
+
+def optimizer_step(trainer, stage, network, loss, muon_lr, total_steps):
+    """Gradients of the loss, clipped, and one update of a network by its two optimizers.
+
+    Raises BadInput, before any weight changes, if the loss or the gradient is not finite."""
+    config = trainer.config
+    step = trainer.steps[stage]
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(network.parameters(), config.grad_clip)
+    if not torch.isfinite(loss + norm):
+        raise BadInput(
+            f"{stage} step {step}: the loss is {loss.item()}, its gradient's norm {norm.item()}; most often "
+            f"a learning rate is too high: {stage}_lr = {muon_lr}, lr = {config.lr}. "
+            "Nothing was saved since the last checkpoint"
+        )
+
+    peaks = (muon_lr, config.lr)
+    for optimizer, peak in zip(trainer.optimizers[stage], peaks, strict=True):
+        optimizer.param_groups[0]["lr"] = learning_rate(
+            step,
+            peak,
+            total_steps=total_steps,
+            warmup_steps=config.warmup_steps,
+            decay_share=config.lr_decay,
+        )
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def draw_batches(trainer, stage):
+    """The stage's batches from its next step on: lists of (video (B, 3, T, H, W), captions, first)."""
+    dataset = datasets.make_dataset(trainer.config, stage)
+    for batch in datasets.stream_batches(dataset, trainer.steps[stage], trainer.config.workers):
+        groups = []
+        for video, captions, first in batch:
+            groups.append((to_float(video.to(trainer.device)), captions, first))
+        yield groups
+
+
+def seed_step(config, step):
+    """All randomness of a step follows from (seed, step)."""
+    torch.manual_seed(config.seed * 1_000_003 + step)
+
+
+def train_vae(trainer, folder):
+    """Trains the VAE from where it is to its last step; saves every few minutes and at the end."""
+    config = trainer.config
+    batches = draw_batches(trainer, "vae")
+    progress = Progress(trainer, "vae", config.vae_steps, folder)
+    for step in progress.bar:
+        groups = next(batches)
+        seed_step(config, step)
+        loss, error = trainer.vae_loss(groups)
+        optimizer_step(
+            trainer,
+            "vae",
+            trainer.vae,
+            loss,
+            muon_lr=config.vae_lr,
+            total_steps=config.vae_steps,
+        )
+
+        progress.finish_step(loss.item(), groups, note=f"{psnr(error):.1f} dB")
+        if progress.is_time_to_save():
             save_checkpoint(folder / "model.pt", trainer.state())
-            picture(trainer, stage, groups[0], folder / f"{stage}-{step + 1:06d}.png")
-            if stage == "dit":
-                means = ", ".join(f"{error / n:.3f}" if n else "-" for error, n in bins.T.tolist())
-                tqdm.write(f"loss by noise level, 0 to 1 in tenths: {means}", file=sys.stderr)
-                bins.zero_()
-            saved = time.time()
+            picture_vae(trainer, groups[0], folder / f"vae-{step + 1:06d}.png")
+            progress.saved()
+
+
+def train_dit(trainer, folder):
+    """Trains the diffusion transformer from where it is to its last step; saves as train_vae does."""
+    config = trainer.config
+    batches = draw_batches(trainer, "dit")
+    progress = Progress(trainer, "dit", config.dit_steps, folder)
+    by_level = LossByLevel()
+    for step in progress.bar:
+        groups = next(batches)
+        seed_step(config, step)
+        loss, clip_levels, clip_losses = trainer.dit_loss(groups)
+        optimizer_step(
+            trainer,
+            "dit",
+            trainer.dit,
+            loss,
+            muon_lr=config.dit_lr,
+            total_steps=config.dit_steps,
+        )
+        trainer.update_ema(step)
+
+        by_level.add(clip_levels.cpu(), clip_losses.cpu())
+        progress.finish_step(loss.item(), groups)
+        if progress.is_time_to_save():
+            save_checkpoint(folder / "model.pt", trainer.state())
+            picture_dit(trainer, groups[0], folder / f"dit-{step + 1:06d}.png")
+            tqdm.write(f"loss by noise level, 0 to 1 in tenths: {by_level}", file=sys.stderr)
+            by_level = LossByLevel()
+            progress.saved()
+
+
+class Progress:
+    """One stage's bar on the screen, its loss curve on disk, and its clock."""
+
+    def __init__(self, trainer, stage, total_steps, folder):
+        self.trainer = trainer
+        self.stage = stage
+        self.total_steps = total_steps
+        first_step = trainer.steps[stage]
+        self.curve = Curve(folder / f"{stage}-loss.csv", first_step)
+        self.bar = tqdm(
+            range(first_step, total_steps),
+            desc=stage,
+            total=total_steps,
+            initial=first_step,
+            unit="step",
+            mininterval=0.5,
+        )
+        self.clips_seen = 0
+        self.seconds_before = trainer.train_seconds
+        self.begin_time = time.time()
+        self.save_time = self.begin_time
+
+    def finish_step(self, loss, groups, note=""):
+        """Counts the step, in the trainer too, and writes its loss."""
+        self.curve.add(self.trainer.steps[self.stage], loss)
+        seconds = time.time() - self.begin_time
+        self.trainer.steps[self.stage] += 1
+        self.trainer.train_seconds = self.seconds_before + seconds
+
+        for _, captions, _ in groups:
+            self.clips_seen += len(captions)
+        clips_per_second = self.clips_seen / max(seconds, 1e-9)
+        self.bar.set_postfix_str(f"loss {loss:.4f} {note} {clips_per_second:.0f} clips/s", refresh=False)
+
+    def is_time_to_save(self):
+        """Every save_minutes, and after the last step."""
+        minutes = (time.time() - self.save_time) / 60
+        is_last = self.trainer.steps[self.stage] == self.total_steps
+        return is_last or minutes > self.trainer.config.save_minutes
+
+    def saved(self):
+        """A checkpoint is on disk: the minutes to the next one begin."""
+        self.save_time = time.time()
 
 
 class Curve:
     """A loss curve on disk, one row a step. A resumed run drops the rows after its checkpoint and goes on."""
 
-    def __init__(self, path, step):
-        rows = [row for row in list(csv.reader(open(path)))[1:] if int(row[0]) < step] if path.exists() else []
-        self.file = open(path, "w", buffering=1)
-        csv.writer(self.file).writerows([["step", "loss"], *rows])
+    def __init__(self, path, first_step):
+        rows = []
+        if path.exists():
+            with open(path) as file:
+                old_rows = list(csv.reader(file))[1:]
+            rows = [row for row in old_rows if int(row[0]) < first_step]
+
+        # Line by line, so that a killed run leaves its curve.
+        self.file = open(path, "w", buffering=1)  # noqa: SIM115  (open for as long as the stage lasts)
+        self.writer = csv.writer(self.file)
+        self.writer.writerow(["step", "loss"])
+        self.writer.writerows(rows)
 
     def add(self, step, loss):
-        csv.writer(self.file).writerow([step, repr(loss)])
+        self.writer.writerow([step, repr(loss)])
+
+
+class LossByLevel:
+    """The mean loss in each tenth of the noise levels, for one line of report."""
+
+    def __init__(self):
+        self.sums = torch.zeros(LEVEL_BINS)
+        self.counts = torch.zeros(LEVEL_BINS)
+
+    def add(self, levels, losses):
+        """Noise levels in [0, 1] and losses, (clips,) each."""
+        bins = (levels * LEVEL_BINS).long().clamp(max=LEVEL_BINS - 1)
+        self.sums += torch.bincount(bins, losses, LEVEL_BINS)
+        self.counts += torch.bincount(bins, minlength=LEVEL_BINS)
+
+    def __str__(self):
+        means = []
+        for total, count in zip(self.sums.tolist(), self.counts.tolist(), strict=True):
+            means.append(f"{total / count:.3f}" if count else "-")
+        return ", ".join(means)
 
 
 @torch.no_grad()
-def picture(trainer, stage, group, path):
-    """A strip of clips above their reconstructions, or of samples for captions, as a PNG."""
-    video, captions, _ = group
-    if stage == "vae":
-        strips = [video_io.to_uint8(v) for v in (video[:3], trainer.vae.decode(trainer.vae.encode(video[:3])[0]))]
-    else:
-        strips = [sample.generate(trainer.model(), captions[:6])]
-    iio.imwrite(path, video_io.film_strip(np.concatenate(strips)).repeat(3, 0).repeat(3, 1))
+def picture_vae(trainer, group, path):
+    """Three clips above their reconstructions, as a PNG."""
+    video = group[0][:3]
+    mean, _ = trainer.vae.encode(video)
+    strips = [to_uint8(video), to_uint8(trainer.vae.decode(mean))]
+    write_strip(path, np.concatenate(strips))
 
 
 @torch.no_grad()
-def measure_scale(trainer):
-    """1 / standard deviation of the latents, over a few batches: diffusion adds noise of variance 1 and wants data of the same size."""
-    c = trainer.config
-    source = datasets.make_dataset(c)
-    latents = [trainer.encode(video_io.to_float(video.to(trainer.place))).flatten() for k in range(4) for video, *_ in source[k]]
+def picture_dit(trainer, group, path):
+    """Samples for six captions, as a PNG."""
+    captions = group[1][:6]
+    write_strip(path, generate(trainer.model(), captions))
+
+
+def write_strip(path, videos):
+    """Videos (B, T, H, W, 3), a row of frames each, three times as large."""
+    strip = film_strip(videos)
+    iio.imwrite(path, strip.repeat(3, 0).repeat(3, 1))
+
+
+@torch.no_grad()
+def measure_scale(trainer, batches=4):
+    """1 / the latents' standard deviation: diffusion adds noise of variance 1 and wants data alike."""
+    dataset = datasets.make_dataset(trainer.config)
+    latents = []
+    for k in range(batches):
+        for video, _, _ in dataset[k]:
+            video = to_float(video.to(trainer.device))
+            latents.append(trainer.encode(video).flatten())
     return 1 / torch.cat(latents).std()
 
 
 def train(trainer, folder):
     """Both stages, from wherever the trainer is."""
-    fit(trainer, "vae", folder)
-    if trainer.steps["dit"] == 0 and (trainer.config.vae_steps or trainer.latent_scale == 1):
+    train_vae(trainer, folder)
+
+    # A scale belongs to a VAE. It stays as it is where a run has begun the second stage, or took over a VAE
+    # with its scale and did not train it.
+    is_new_vae = trainer.config.vae_steps > 0 or trainer.latent_scale == 1
+    if trainer.steps["dit"] == 0 and is_new_vae:
         trainer.latent_scale = measure_scale(trainer)
-    fit(trainer, "dit", folder)
+
+    train_dit(trainer, folder)
 
 
-def main():
-    parser = Flags(__doc__)
-    parser.add_argument("--out", metavar="FOLDER", help="where checkpoint, curves and pictures go (default: out/NAME)")
-    parser.add_argument("--resume", metavar="CHECKPOINT", help="go on from there; every knob comes from the checkpoint")
-    parser.add_argument("--start", metavar="CHECKPOINT", help="begin with these weights instead of random ones (--vae-steps 0 keeps its VAE as it is)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
-    add_config_flags(parser, default_preset=PRESET)
-    args = parser.parse_args()
-    place = pick_device(args.device)
-    if args.resume and args.start:
-        raise BadInput(f"--resume {args.resume} --start {args.start}: expected one of them")
-    if args.resume:
-        given = [f"--{name.replace('_', '-')}" for name in vars(args) if name in Config.__dataclass_fields__ or name == "config" and args.config != PRESET]
-        if given:
-            raise BadInput(f"--resume takes every knob from the checkpoint; leave out {' '.join(given)}")
-        saved, _ = read_checkpoint(args.resume)
-        if "optimizers" not in saved:
-            raise BadInput(f"--resume {args.resume}: holds no optimizer states, so training cannot go on from it")
-        config = config_from_dict(saved["config"], args.resume)
-        trainer = Trainer(config, saved["vocab"], place)
-        try:
-            trainer.load(saved)
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise BadInput(f"--resume {args.resume}: does not fit its own config ({str(error).splitlines()[-1].strip()[:120]})")
+def resumed_trainer(args, device):
+    """The Trainer of --resume, exactly as it was saved. Raises BadInput if it cannot go on from there."""
+    # A knob changed halfway would make a run that no command can repeat.
+    given = []
+    for name in vars(args):
+        is_own_preset = name == "config" and args.config != PRESET
+        if name in Config.__dataclass_fields__ or is_own_preset:
+            given.append("--" + name.replace("_", "-"))
+    if given:
+        raise BadInput(f"--resume takes every knob from the checkpoint; leave out {' '.join(given)}")
+
+    saved, _ = read_checkpoint(args.resume)
+    if "optimizers" not in saved:
+        raise BadInput(
+            f"--resume {args.resume}: holds no optimizer states, so training cannot go on from it"
+        )
+    config = config_from_dict(saved["config"], args.resume)
+    trainer = Trainer(config, saved["vocab"], device)
+    try:
+        trainer.load(saved)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise BadInput(
+            f"--resume {args.resume}: does not fit its own config ({last_line(error)})"
+        ) from error
+    return trainer
+
+
+def new_trainer(args, device):
+    """The Trainer of a new run, with random weights or with those of --start."""
+    config = config_from_flags(args)
+
+    # Without a usable clip, or with captions that are too long, stop here, before anything is written.
+    dataset = datasets.make_dataset(config)
+    captions = []
+    for _, group_captions, _ in dataset[0]:
+        captions.extend(group_captions)
+    encode_prompts(captions, [], config.max_words)
+
+    trainer = Trainer(config, dataset.vocab(), device)
+    if args.start:
+        trainer.start(load_model(args.start, device))
+    return trainer
+
+
+def make_folder(args, config):
+    """The run's folder. A model that another run left there is renamed, never overwritten."""
+    if args.out:
+        folder = Path(args.out)
+    elif args.resume:
+        folder = Path(args.resume).parent
     else:
-        config = config_from_flags(args)
-        source = datasets.make_dataset(config)
-        captions = [caption for _, group, _ in source[0] for caption in group]  # no usable clip, or captions that are too long: refused here, before anything is written
-        text.encode_prompts(captions, [], config.max_words)
-        trainer = Trainer(config, source.vocab(), place)
-        if args.start:
-            trainer.start(load_model(args.start, place))
-    folder = Path(args.out or (Path(args.resume).parent if args.resume else Path("out") / config.name))
+        folder = Path("out") / config.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"--out {folder}: cannot be made a folder ({error.strerror})")
-    if (folder / "model.pt").exists() and not (args.resume and (folder / "model.pt").samefile(args.resume)):
-        os.replace(folder / "model.pt", folder / "model.before.pt")
+        raise BadInput(f"--out {folder}: cannot be made a folder ({error.strerror})") from error
+
+    old = folder / "model.pt"
+    is_resumed = args.resume and old.exists() and old.samefile(args.resume)
+    if old.exists() and not is_resumed:
+        os.replace(old, folder / "model.before.pt")
         print(f"the last run's model is now {folder / 'model.before.pt'}")
+    return folder
+
+
+def write_samples(model, folder):
+    """sample.gif: videos for six prompts of the kind it was trained with, side by side."""
+    config = model.config
+    if config.data == "world":
+        prompts = [describe(draw_scene(np.random.default_rng(seed))) for seed in range(6)]
+    else:
+        prompts = list(datasets.make_dataset(config).captions.values())[:6]
+    videos = generate(model, prompts)
+    side_by_side = np.concatenate(list(videos), 2)
+    write_clip(folder / "sample.gif", side_by_side, config.fps, 4, " | ".join(prompts))
+    print(f"{folder / 'sample.gif'} shows:", *prompts, sep="\n  ")
+
+
+def make_parser():
+    parser = Flags(__doc__)
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="where checkpoint, curves and pictures go (default: out/NAME)"
+    )
+    parser.add_argument(
+        "--resume", metavar="CHECKPOINT", help="go on from there; every knob comes from the checkpoint"
+    )
+    parser.add_argument(
+        "--start",
+        metavar="CHECKPOINT",
+        help="begin with these weights instead of random ones (--vae-steps 0 keeps its VAE as it is)",
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute"
+    )
+    add_config_flags(parser, default_preset=PRESET)
+    return parser
+
+
+def main():
+    import evaluate
+
+    args = make_parser().parse_args()
+    device = pick_device(args.device)
+    if args.resume and args.start:
+        raise BadInput(f"--resume {args.resume} --start {args.start}: expected one of them")
+    trainer = resumed_trainer(args, device) if args.resume else new_trainer(args, device)
+    config = trainer.config
+
+    folder = make_folder(args, config)
     train(trainer, folder)
     save_checkpoint(folder / "slim.pt", slim_checkpoint(trainer.state()))
 
+    # Look at the result. Only the toy world has a reader that can tell what a video shows.
     model = trainer.model()
     if config.data == "world":
         print(evaluate.format_table(evaluate.score(model, config.score_prompts)))
-        prompts = [describe(draw_scene(np.random.default_rng(i))) for i in range(6)]
-    else:
-        prompts = list(datasets.make_dataset(config).captions.values())[:6]
-    videos = sample.generate(model, prompts)
-    video_io.write_clip(folder / "sample.gif", np.concatenate(list(videos), 2), config.fps, 4, " | ".join(prompts))
-    print(f"{folder / 'sample.gif'} shows:", *prompts, sep="\n  ")
+    write_samples(model, folder)
 
 
 if __name__ == "__main__":

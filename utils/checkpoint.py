@@ -1,4 +1,9 @@
-"""Checkpoints."""
+"""Checkpoints: what train.py writes and everything else reads.
+
+A checkpoint is one file that holds all that is needed to go on training, and carries its own config. It is
+read with weights_only=True, so a file from a stranger cannot run code. It is written beside the old one and
+then renamed, so a run that is killed while saving still has its last checkpoint.
+"""
 import hashlib
 import os
 import pickle
@@ -12,61 +17,86 @@ from config import BadInput, Config, config_from_dict
 from dit import DiT
 from vae import VAE
 
-
 SHIPPED = Path(__file__).parents[1] / "assets/small.pt"
+SAMPLING_KEYS = ("config", "vocab", "latent_scale", "vae", "ema")  # what sampling cannot do without
 
 
 @dataclass
 class Model:
+    """A trained model, ready to sample."""
+
     config: Config
-    vocab: list  # the vocabulary
-    latent_scale: torch.Tensor  # what latents are multiplied with to have variance 1
+    vocab: list
+    latent_scale: torch.Tensor  # times the VAE's latents: variance 1
     vae: VAE
     dit: DiT  # with the averaged weights
     checkpoint_hash: str = ""  # of the checkpoint's file
-    train_seconds: float = 0.0  # of training
+    train_seconds: float = 0.0
 
 
 def read_checkpoint(path):
-    """A checkpoint's file → (its dict, hash). Raises BadInput for anything but a checkpoint of train.py; never runs code from it."""
+    """A checkpoint's file → its dict, and the first 12 digits of the file's SHA-256.
+
+    Raises BadInput for anything but a checkpoint of train.py; never runs code from it."""
     try:
         with warnings.catch_warnings(action="ignore"):
             saved = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        why = (str(error) or "it is empty").splitlines()[0][:120]
-        raise BadInput(f"checkpoint {path}: cannot be read ({why}); train.py writes out/NAME/model.pt")
-    if not isinstance(saved, dict) or not {"config", "vocab", "latent_scale", "vae", "ema"} <= saved.keys():
+        message = str(error) or "it is empty"
+        why = message.splitlines()[0][:120]
+        raise BadInput(
+            f"checkpoint {path}: cannot be read ({why}); train.py writes out/NAME/model.pt"
+        ) from error
+
+    if not isinstance(saved, dict) or not saved.keys() >= set(SAMPLING_KEYS):
         raise BadInput(f"checkpoint {path}: not one of train.py, which writes out/NAME/model.pt")
-    return saved, hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+    file_hash = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+    return saved, file_hash
 
 
-def load_model(checkpoint, place="cpu"):
-    """A checkpoint's path → Model, ready to sample. Raises BadInput."""
-    saved, hash = read_checkpoint(checkpoint)
-    config = config_from_dict(saved["config"], checkpoint)
-    model = Model(config, saved["vocab"], saved["latent_scale"], VAE(config), DiT(config, len(saved["vocab"])), hash, saved.get("train_seconds", 0.0))
+def load_model(path, device="cpu"):
+    """A checkpoint's file → Model, ready to sample. Raises BadInput."""
+    saved, file_hash = read_checkpoint(path)
+    config = config_from_dict(saved["config"], path)
+    vae = VAE(config)
+    dit = DiT(config, len(saved["vocab"]))
     try:
-        model.vae.load_state_dict(saved["vae"])
-        model.dit.load_state_dict(saved["ema"])
+        vae.load_state_dict(saved["vae"])
+        dit.load_state_dict(saved["ema"])
     except RuntimeError as error:
-        raise BadInput(f"checkpoint {checkpoint}: its weights do not fit its config ({str(error).splitlines()[-1].strip()[:120]})")
-    model.latent_scale = model.latent_scale.to(place)
-    model.vae.to(place).eval(), model.dit.to(place).eval()
-    return model
+        why = str(error).splitlines()[-1].strip()[:120]
+        raise BadInput(f"checkpoint {path}: its weights do not fit its config ({why})") from error
+
+    return Model(
+        config,
+        saved["vocab"],
+        saved["latent_scale"].to(device),
+        vae=vae.to(device).eval(),
+        dit=dit.to(device).eval(),
+        checkpoint_hash=file_hash,
+        train_seconds=saved.get("train_seconds", 0.0),
+    )
 
 
 def newest_checkpoint():
-    """The checkpoint that was trained last, or else the one that comes with the repository."""
-    return str(max(Path("out").glob("*/model.pt"), key=lambda path: path.stat().st_mtime, default=SHIPPED))
+    """The path of the checkpoint that was trained last, or else of the one that comes with the repository."""
+
+    def saving_time(path):
+        return path.stat().st_mtime
+
+    return str(max(Path("out").glob("*/model.pt"), key=saving_time, default=SHIPPED))
 
 
 def slim_checkpoint(state):
-    """A checkpoint to give away: what sampling needs, in half precision."""
-    half = lambda weights: {name: weight.half() for name, weight in weights.items()}
-    return {name: state[name] for name in ("config", "vocab", "latent_scale", "train_seconds")} | {name: half(state[name]) for name in ("vae", "ema")}
+    """A checkpoint to give away: only what sampling needs, its weights in half precision."""
+    slim = {name: state[name] for name in ("config", "vocab", "latent_scale", "train_seconds")}
+    for network in ("vae", "ema"):
+        slim[network] = {name: weights.half() for name, weights in state[network].items()}
+    return slim
 
 
 def save_checkpoint(path, state):
-    """Atomic: a run that is killed while it writes leaves the old file."""
-    torch.save(state, f"{path}.part")
-    os.replace(f"{path}.part", path)
+    """Writes beside the old file, then renames: a run that is killed while it writes leaves the old one."""
+    unfinished = f"{path}.part"
+    torch.save(state, unfinished)
+    os.replace(unfinished, path)

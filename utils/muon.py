@@ -1,44 +1,82 @@
-"""Muon: momentum whose every update is turned into the nearest orthogonal matrix, so that all directions of a layer learn at one pace.
+"""Muon: momentum whose every update is turned into the nearest orthogonal matrix.
 
-torch.optim.Muon takes matrices only and one after the other; here a convolution's kernel is a matrix, too, and all of one shape are turned at once.
+A gradient's matrix has a few large singular values and many small ones: plain momentum would move a layer in
+few directions. With all singular values near 1, all directions learn at one pace.
 
-Jordan et al. 2024, kellerjordan.github.io/posts/muon.
+Papers
+    Muon, Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
+
+Where we differ: torch.optim.Muon takes matrices only, one after the other, and computes in bfloat16. Here a
+convolution's kernel counts as a matrix too, all matrices of one shape are turned at once, in float32, and
+there is no weight decay.
+
+Letters
+    X         a stack of matrices
+    A         X X^T
 """
 import torch
 
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients of X, A X and A A X
+
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, then orthogonalise. A kernel (out, in, ...) counts as a matrix (out, in ...); matrices of one shape go together."""
+    """Momentum, then orthogonalise. A kernel (out, in, ...) counts as a matrix (out, in * ...)."""
 
     def __init__(self, params, lr, momentum=0.95):
-        super().__init__(params, dict(lr=lr, momentum=momentum))
+        super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
-            shapes = {}
+            # One call for all matrices of a shape takes a fraction of the time of one call each.
+            same_shape = {}
             for p in group["params"]:
-                if not self.state[p]:
-                    self.state[p]["momentum"] = torch.zeros_like(p)
-                buffer = self.state[p]["momentum"]
-                buffer.lerp_(p.grad, 1 - group["momentum"])
-                shapes.setdefault(p.shape, []).append((p, p.grad.lerp(buffer, group["momentum"]).flatten(1)))  # Nesterov's look ahead
-            for pairs in shapes.values():
-                update = orthogonalise(torch.stack([u for _, u in pairs]))
-                rows, columns = update.shape[1:]
-                for (p, _), u in zip(pairs, update):
-                    p.add_(u.view_as(p), alpha=-group["lr"] * max(1, rows / columns) ** 0.5)  # so that outputs move alike in tall and wide layers
+                same_shape.setdefault(p.shape, []).append(p)
+            for params in same_shape.values():
+                updates = [self.momentum_update(p, group["momentum"]) for p in params]
+                self.apply(params, torch.stack(updates), group["lr"])
+
+    def momentum_update(self, p, momentum):
+        """The gradient, averaged over the steps, with Nesterov's look ahead → a matrix (rows, columns)."""
+        state = self.state[p]
+        if not state:
+            state["momentum"] = torch.zeros_like(p)
+        state["momentum"].lerp_(p.grad, 1 - momentum)
+        ahead = p.grad.lerp(state["momentum"], momentum)
+        return ahead.flatten(1)
+
+    def apply(self, params, updates, lr):
+        """Moves parameters of one shape by their updates (matrices, rows, columns), made orthogonal."""
+        updates = orthogonalise(updates)
+
+        # The factor lets the outputs of tall and of wide layers move alike.
+        rows, columns = updates.shape[1:]
+        factor = max(1, rows / columns) ** 0.5
+        for p, update in zip(params, updates, strict=True):
+            p.add_(update.view_as(p), alpha=-lr * factor)
 
 
 def orthogonalise(X):
-    """(matrices, rows, columns) → about U V^T of each one's U S V^T, by five Newton-Schulz steps: singular values go to 0.7 ... 1.2."""
-    tall = X.shape[-2] > X.shape[-1]
-    X = X.mT if tall else X
+    """(matrices, rows, columns) → about U V^T of each one's U S V^T, by five Newton-Schulz steps.
+
+    The singular values do not become exactly 1 but go to 0.7 ... 1.2, which does for an update."""
+    # The products below are smallest if rows are the short side.
+    is_tall = X.shape[-2] > X.shape[-1]
+    if is_tall:
+        X = X.mT
+
+    # No singular value may be above 1 at the start, and none is above the Frobenius norm.
     X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+
+    # Every step applies one polynomial a s + b s^3 + c s^5 to all singular values s.
+    a, b, c = NEWTON_SCHULZ
     for _ in range(5):
         A = X @ X.mT
-        X = 3.4445 * X + (-4.7750 * A + 2.0315 * A @ A) @ X
-    return X.mT if tall else X
+        X = a * X + (b * A + c * A @ A) @ X
+
+    if is_tall:
+        X = X.mT
+    return X
 
 
 if __name__ == "__main__":

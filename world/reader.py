@@ -131,7 +131,7 @@ def read_track(cover):
 
 
 def estimate_radius(area, shape):
-    """Half the side of the thing's box in pixels, from its area (T,) in pixels; robust to single bad frames."""
+    """Half the side of the thing's box in pixels, from its area (T,) in pixels, robust to bad frames."""
     return np.sqrt(np.median(area) / AREA_PER_RADIUS[shape])
 
 
@@ -173,7 +173,7 @@ def read_motion(track, short_side, fps):
 
     # The pace is the median over the clip, so that a bounce, which slows a few frames down, does not count.
     moved = track[VELOCITY_FRAMES:] - track[:-VELOCITY_FRAMES]                           # (T - 4, 2) pixels
-    velocity = moved * fps / VELOCITY_FRAMES / short_side                                # short sides / second
+    velocity = moved * fps / VELOCITY_FRAMES / short_side                              # short sides / s
     paces = np.median(abs(velocity), axis=0)                                             # (2,)
     axis = int(np.argmax(paces))
     along = paces[axis]
