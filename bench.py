@@ -1,10 +1,17 @@
-"""Long checks that are no tests: what the choices cost and what they bring.
+"""Long checks that are no tests: what our choices cost and what they bring.
 
-    python bench.py speed                                              seconds and ratios on this CPU
-    python bench.py packing                                            clips of all shapes in one sequence, against padding them
-    python bench.py schedules --checkpoint out/tiny/model.pt           every schedule with every target, trained alike
+    python bench.py speed                                      seconds and ratios on this CPU
+    python bench.py packing                                    clips of all shapes in one sequence, or padded
+    python bench.py schedules --checkpoint out/tiny/model.pt   every schedule with every target, trained alike
 
-Times on a shared machine are noisy: trust ratios. Letters: B clips  N tokens
+Times on a shared machine are noisy: trust ratios.
+
+Letters
+    B         clips in a batch
+    T H W     frames, height, width in pixels
+    Z         latent channels
+    f h w     latent frames, rows, columns
+    N         tokens of a clip
 """
 import time
 import tomllib
@@ -16,111 +23,229 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from data import video_io
-from data import datasets
 import evaluate
 import train
-from world import scenes
-from config import Config, config_from_dict, count_tokens
-from utils import checkpoint as checkpoints
-from utils.cli import Flags, check_at_least, pick_device, run
+from config import Config, config_from_dict, count_tokens, latent_length
+from data.datasets import WorldDataset
+from data.video_io import to_float
 from dit import DiT
+from utils.checkpoint import load_model
+from utils.cli import Flags, check_at_least, pick_device, run
+from world.scenes import SEEN
 
 
-def seconds(work, least=1.0):
-    """The mean time of one call of work, over at least `least` seconds."""
-    work()
-    begun, calls = time.time(), 0
-    while time.time() - begun < least:
+def mean_seconds(work, at_least=1.0):
+    """The mean time of one call of work, over at least so many seconds."""
+    work()  # the first call pays for memory and caches
+    begin = time.time()
+    calls = 0
+    while time.time() - begin < at_least:
         work()
         calls += 1
-    return (time.time() - begun) / calls
+    return (time.time() - begin) / calls
 
 
-def speed():
-    """What the two CPU switches bring (config.device, patches.attention), and where a training step's time goes."""
-    c, place = Config(), torch.device("cpu")
-    a, b = torch.randn(c.dit_tokens, c.dit_width), torch.randn(4 * c.dit_width, c.dit_width)
+def time_matrix_products(config):
+    """What cli.pick_device's precision brings: the product of the transformer's first MLP layer."""
+    x = torch.randn(config.dit_tokens, config.dit_width)
+    weights = torch.randn(4 * config.dit_width, config.dit_width)
+    operations = 2 * x.numel() * len(weights)
+
+    def product():
+        F.linear(x, weights)
+
     for precision in ("highest", "medium"):
         torch.set_float32_matmul_precision(precision)
-        print(f"matrix product, precision {precision!r}: {2 * a.numel() * len(b) / seconds(lambda: F.linear(a, b)) / 1e9:.0f} GFLOP/s")
-    for B, N in ((32, 88), (16, 176), (8, 352), (4, 704)):
-        q = torch.randn(B, c.dit_width // c.dit_head_dim, N, c.dit_head_dim, requires_grad=True)
+        speed = operations / mean_seconds(product) / 1e9
+        print(f"matrix product, precision {precision!r}: {speed:.0f} GFLOP/s")
 
-        def attend(kernel):
+
+def time_attention(config):
+    """What patches.attention's choice of kernel brings: the same number of tokens, in ever longer clips."""
+    heads = config.dit_width // config.dit_head_dim
+    for B, N in ((32, 88), (16, 176), (8, 352), (4, 704)):
+        q = torch.randn(B, heads, N, config.dit_head_dim, requires_grad=True)
+
+        def attend(kernel, q=q):
             with sdpa_kernel(kernel):
                 F.scaled_dot_product_attention(q, q, q).sum().backward()
 
-        plain, fused = (1e3 * seconds(lambda: attend(kernel)) for kernel in (SDPBackend.MATH, SDPBackend.FLASH_ATTENTION))
-        print(f"attention of {B} x {N} tokens, forward and backward: plain {plain:.1f} ms, fused {fused:.1f} ms")
-    trainer = train.Trainer(c, datasets.WorldDataset(c).vocab(), place)
-    source = datasets.WorldDataset(c)
-    groups = [(video_io.to_float(video.to(place)), *rest) for video, *rest in source[0]]
+        def plain(attend=attend):
+            attend(SDPBackend.MATH)
+
+        def fused(attend=attend):
+            attend(SDPBackend.FLASH_ATTENTION)
+
+        plain_ms = 1e3 * mean_seconds(plain)
+        fused_ms = 1e3 * mean_seconds(fused)
+        times = f"plain {plain_ms:.1f} ms, fused {fused_ms:.1f} ms"
+        print(f"attention of {B} x {N} tokens, forward and backward: {times}")
+
+
+def time_training_step(config):
+    """Where a training step's time goes."""
+    dataset = WorldDataset(config)
+    trainer = train.Trainer(config, dataset.vocab(), torch.device("cpu"))
+    groups = [(to_float(video), captions, first) for video, captions, first in dataset[0]]
     muon, adam = trainer.optimizers["dit"]
-    loss = lambda: trainer.dit_loss(groups)[0]
-    whole = {"draw the clips": lambda: source[0], "encode them": lambda: [trainer.encode(video) for video, *_ in groups], "encode, forward": loss,
-             "encode, forward, backward": lambda: loss().backward(),  # leaves the gradients that the optimizers below use
-             "Muon": muon.step, "AdamW": adam.step, "EMA": lambda: trainer.update_ema(0)}
-    print(f"one DiT step of {c.dit_tokens} tokens: " + ", ".join(f"{name} {1e3 * seconds(work):.0f} ms" for name, work in whole.items()))
+
+    def draw():
+        return dataset[0]
+
+    def encode():
+        for video, _, _ in groups:
+            trainer.encode(video)
+
+    def forward():
+        return trainer.dit_loss(groups)[0]
+
+    def backward():
+        forward().backward()
+
+    def average():
+        trainer.update_ema(step=0)
+
+    # In this order: backward leaves the gradients that the two optimizers use.
+    parts = {
+        "draw the clips": draw,
+        "encode them": encode,
+        "encode, forward": forward,
+        "encode, forward, backward": backward,
+        "Muon": muon.step,
+        "AdamW": adam.step,
+        "EMA": average,
+    }
+    times = [f"{name} {1e3 * mean_seconds(work):.0f} ms" for name, work in parts.items()]
+    print(f"one DiT step of {config.dit_tokens} tokens: " + ", ".join(times))
+
+
+def speed():
+    """What the two CPU switches bring, and where a training step's time goes."""
+    config = Config()
+    time_matrix_products(config)
+    time_attention(config)
+    time_training_step(config)
+
+
+def count_shapes(config, drawn):
+    """Drawn shapes (T, H, W), one a clip → latent shapes [(B, f, h, w)], one a group of equal clips."""
+    groups = []
+    for T, H, W in sorted(set(drawn)):
+        B = drawn.count((T, H, W))
+        groups.append((B, latent_length(T), H // config.vae_space, W // config.vae_space))
+    return groups
+
+
+def pad_shapes(groups):
+    """Latent shapes (B, f, h, w) → one for all their clips: with most frames, then rows, then columns."""
+    B = sum(group[0] for group in groups)
+    f, h, w = max(group[1:] for group in groups)
+    return [(B, f, h, w)]
+
+
+def forward_and_backward(dit, config, shapes):
+    """One training step's work of a transformer, on noise of the latent shapes [(B, f, h, w)]."""
+    x = []
+    t = []
+    prompt_ids = []
+    for B, f, h, w in shapes:
+        x.append(torch.randn(B, config.latent_channels, f, h, w))
+        t.append(torch.rand(B, f))
+        prompt_ids.append(torch.zeros(B, config.max_words, dtype=torch.long))
+    outputs = dit(x, t, prompt_ids)
+    sum(output.square().mean() for output in outputs).backward()
 
 
 def packing(batches=4):
-    """Forward and backward of a transformer on packed batches of configs/small.toml, and on the same clips padded to the largest of each batch."""
+    """Times a transformer on batches of configs/small.toml: packed, or padded to the largest clip."""
     preset = Path(__file__).parent / "configs/small.toml"
-    c = config_from_dict(tomllib.loads(preset.read_text()), preset)
-    source, dit = datasets.WorldDataset(c), DiT(c)
+    config = config_from_dict(tomllib.loads(preset.read_text()), preset)
+    dataset = WorldDataset(config)
+    dit = DiT(config)
 
-    def work(shapes):
-        x = [torch.randn(B, c.latent_channels, t, h, w) for B, t, h, w in shapes]
-        out = dit(x, [torch.rand(B, t) for B, t, _, _ in shapes], [torch.zeros(B, c.max_words, dtype=torch.long) for B, *_ in shapes])
-        sum(y.square().mean() for y in out).backward()
-
-    packed = padded = 0
+    packed = 0.0
+    padded = 0.0
     for k in range(batches):
-        drawn = [shape for shape, _ in source.draw_packed_batch(np.random.default_rng(k))]
-        groups = [(drawn.count((T, H, W)), 1 + T // 4, H // c.vae_space, W // c.vae_space) for T, H, W in sorted(set(drawn))]
-        packed += seconds(lambda: work(groups))
-        padded += seconds(lambda: work([(len(drawn), *max(group[1:] for group in groups))]))
-    print(f"{batches} batches of {c.dit_tokens} tokens: packed {packed / batches:.2f} s, padded to the largest clip {padded / batches:.2f} s: packing is {padded / packed:.2f}x as fast")
+        batch = dataset.draw_packed_batch(np.random.default_rng(k))
+        groups = count_shapes(config, [shape for shape, _ in batch])
+
+        def work_packed(groups=groups):
+            forward_and_backward(dit, config, groups)
+
+        def work_padded(groups=groups):
+            forward_and_backward(dit, config, pad_shapes(groups))
+
+        packed += mean_seconds(work_packed) / batches
+        padded += mean_seconds(work_padded) / batches
+
+    print(
+        f"{batches} batches of {config.dit_tokens} tokens: packed {packed:.2f} s, padded to the largest clip "
+        f"{padded:.2f} s: packing is {padded / packed:.2f}x as fast"
+    )
+
+
+def train_on_vae(model, config, folder):
+    """A new transformer, trained with config on the latents of a model's VAE → Model."""
+    trainer = train.Trainer(config, model.vocab, model.latent_scale.device)
+    trainer.vae.load_state_dict(model.vae.state_dict())
+    trainer.latent_scale = model.latent_scale
+    trainer.steps["vae"] = config.vae_steps
+    folder.mkdir(parents=True, exist_ok=True)
+    train.train_dit(trainer, folder)
+    return trainer.model()
 
 
 def schedules(model, steps, batch, prompts):
-    """Trains the DiT once per schedule and target on the checkpoint's VAE; prints README's table."""
-    print(f"right {' / '.join(evaluate.ATTRIBUTES)}: {prompts} seen prompts, DDIM, {model.config.sample_steps} steps; trained for {steps} steps of {batch} clips\n")
+    """Trains a transformer for each schedule and target on the checkpoint's VAE; prints a Markdown table."""
+    attributes = " / ".join(evaluate.ATTRIBUTES)
+    print(f"right {attributes}: {prompts} seen prompts, DDIM, {model.config.sample_steps} steps; ", end="")
+    print(f"trained for {steps} steps of {batch} clips\n")
     print("| | velocity | v | eps |\n|---|---|---|---|")
-    for kind in ("flow", "cosine", "linear"):
+
+    clip = (model.config.frames, model.config.height, model.config.width)
+    dit_tokens = batch * count_tokens(model.config, *clip)
+    for schedule in ("flow", "cosine", "linear"):
         row = []
         for target in ("velocity", "v", "eps"):
-            config = replace(model.config, schedule=kind, target=target, dit_steps=steps,
-                             dit_tokens=batch * count_tokens(model.config, model.config.frames, model.config.height, model.config.width))
-            trainer = train.Trainer(config, model.vocab, model.latent_scale.device)
-            trainer.vae.load_state_dict(model.vae.state_dict())
-            trainer.latent_scale, trainer.steps["vae"] = model.latent_scale, config.vae_steps
-            folder = Path("out/bench") / f"{kind}-{target}"
-            folder.mkdir(parents=True, exist_ok=True)
-            train.train_dit(trainer, folder)
-            found = evaluate.prompt_following(trainer.model(), scenes.SEEN, prompts, seed=10_000)
-            row.append(" / ".join(f"{found[a]:.0%}" for a in evaluate.ATTRIBUTES))
-        print(f"| {kind} | " + " | ".join(row) + " |", flush=True)
+            config = replace(
+                model.config,
+                schedule=schedule,
+                target=target,
+                dit_steps=steps,
+                dit_tokens=dit_tokens,
+            )
+            trained = train_on_vae(model, config, Path("out/bench") / f"{schedule}-{target}")
+            shares = evaluate.prompt_following(trained, SEEN, prompts, seed=10_000)
+            row.append(" / ".join(f"{shares[attribute]:.0%}" for attribute in evaluate.ATTRIBUTES))
+        print(f"| {schedule} | " + " | ".join(row) + " |", flush=True)
 
 
 def main():
     parser = Flags(__doc__)
     parser.add_argument("what", choices=("speed", "packing", "schedules"))
-    parser.add_argument("--checkpoint", default="out/tiny/model.pt", help="whose VAE and config `schedules` uses")
+    parser.add_argument(
+        "--checkpoint", default="out/tiny/model.pt", help="whose VAE and config `schedules` uses"
+    )
     parser.add_argument("--steps", type=int, default=600, help="training steps of each run of `schedules`")
     parser.add_argument("--batch", type=int, default=16, help="clips a step of each run of `schedules`")
-    parser.add_argument("--prompts", type=int, default=128, help="prompts each run of `schedules` is scored with")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where `schedules` computes")
+    parser.add_argument(
+        "--prompts", type=int, default=128, help="prompts each run of `schedules` is scored with"
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where `schedules` computes",
+    )
     args = parser.parse_args()
     check_at_least(args, steps=1, batch=1, prompts=1)
-    place = pick_device(args.device)
+    device = pick_device(args.device)
     if args.what == "speed":
         speed()
     elif args.what == "packing":
         packing()
     else:
-        schedules(checkpoints.load_model(args.checkpoint, place), args.steps, args.batch, args.prompts)
+        schedules(load_model(args.checkpoint, device), args.steps, args.batch, args.prompts)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,18 @@
-"""Clips → batches: an endless stream from the toy world, or from a folder of real clips with captions.
+"""Clips to batches: an endless stream from the toy world, or from a folder of real clips with captions.
 
-Batch k is a function of (seed, k) and of the files: that is all it takes to resume a run exactly, to shuffle, and to let any
-number of worker processes draw ahead. Clips of many lengths and sizes fill one batch: it is a number of tokens, not of clips.
-A folder holds clip.mp4 beside clip.txt (the caption), in any sizes, lengths and frame rates; from each drawn clip we take a
-random window, resample it to the config's frame rate, scale it to cover the size nearest to its own shape and cut the middle
-out. A file that cannot be used is named once and skipped.
+Batch k depends only on (seed, k) and on the files. That is enough to resume a run exactly, to shuffle, and to
+let any number of worker processes draw ahead. Clips of many lengths and sizes share one batch, so its size is
+a number of tokens and not of clips.
 
-Letters: B clips  T H W frames, height, width. On disk and in batches (B, T, H, W, 3) uint8; in networks (B, 3, T, H, W) in [-1, 1].
+A folder holds clip.mp4 beside clip.txt (its caption), in any size, length and frame rate. From each clip we
+take a random window, resample it to the config's frame rate, scale it to cover the training size nearest to
+its own shape, and crop the middle. A file that cannot be used is named once and skipped.
+
+Letters
+    B       clips in a batch
+    T H W   frames, height, width in pixels
+
+Videos are (B, T, H, W, 3) uint8 here; data.video_io.to_float makes the networks' (B, 3, T, H, W) in [-1, 1].
 """
 import itertools
 import sys
@@ -18,124 +24,207 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import text
+from config import TIME_FACTOR, BadInput, clip_shapes, count_tokens, latent_length
+from data.video_io import nearest_size, probe, read_window
 from world.captions import describe, vocab
 from world.scenes import CALM_SECONDS, draw_scene, frame_extent, render
-from data.video_io import nearest_size, probe, read_window
-from config import BadInput, clip_shapes, count_tokens
 
+# A packed batch counts as full after this many draws that did not fit.
+MAX_MISSES = 50
 
 WARNED = set()
 
 
 def skip(path, why):
-    """Names an unusable file, once."""
+    """Name an unusable file on stderr, once."""
     if path not in WARNED:
         print(f"warning: skipped {path}: {why}", file=sys.stderr)
     WARNED.add(path)
 
 
 class WorldDataset(Dataset):
-    """Batches of the toy world. A batch is a list of groups: ((B, T, H, W, 3) uint8, B captions, (B,) how many latent frames
-    at the beginning are given, 0 where training draws them), all clips of one shape.
+    """Batches of the toy world.
 
-    stage "dit": clips of any of the config's lengths and sizes, packed greedily until dit_tokens are full.
-    stage "vae": one group of one shape, as many clips as there are pixels in vae_batch clips of frames x height x width. Lengths are
-    1, 5, 9 ... here, for a VAE trained on one length blurs all others."""
+    A batch is a list of groups (videos, captions, given), the clips of one group all of one shape:
+    videos (B, T, H, W, 3) uint8, captions a list of B strings, and given (B,) the number of latent frames at
+    the beginning that are given (0: training draws it).
+
+    stage "dit": clips of any of the config's lengths and sizes, packed until dit_tokens are full.
+    stage "vae": one group of one shape, with about as many pixels as vae_batch clips of the config's frames x
+    height x width. Its lengths are 1, 5, 9, ... because a VAE trained on one length blurs all others.
+    """
 
     def __init__(self, config, stage="dit"):
-        self.config, self.stage = config, stage
+        self.config = config
+        self.stage = stage
         self.lengths, self.sizes = clip_shapes(config)
 
     def vocab(self):
         return vocab()
 
     def __getitem__(self, k):
-        rng, groups = np.random.default_rng((self.config.seed, k)), {}
-        for shape, which in self.draw_packed_batch(rng) if self.stage == "dit" else self.draw_vae_batch(rng):
-            groups.setdefault(shape, []).append(self.make_clip(rng, which, *shape))
-        return [(torch.from_numpy(np.stack(videos)), list(captions), torch.tensor(given)) for videos, captions, given in (zip(*clips) for clips in groups.values())]
+        rng = np.random.default_rng((self.config.seed, k))
+        if self.stage == "dit":
+            chosen = self.draw_packed_batch(rng)
+        else:
+            chosen = self.draw_vae_batch(rng)
+
+        # Only clips of one shape can be stacked.
+        groups = {}
+        for shape, path in chosen:
+            clip = self.make_clip(rng, path, *shape)
+            groups.setdefault(shape, []).append(clip)
+
+        batch = []
+        for clips in groups.values():
+            videos = torch.from_numpy(np.stack([video for video, _, _ in clips]))         # (B, T, H, W, 3)
+            captions = [caption for _, caption, _ in clips]
+            given = torch.tensor([count for _, _, count in clips])                        # (B,)
+            batch.append((videos, captions, given))
+        return batch
 
     def draw_packed_batch(self, rng):
-        """A batch's clips as (shape, which): whatever is drawn goes in if there is room for it, until nothing has fitted 50 times."""
-        room, chosen, misses = self.config.dit_tokens, [], 0
-        while room >= self.config.max_words + 1 and misses < 50:
-            shape, which = self.draw_shape(rng)
-            size = count_tokens(self.config, *shape)
-            if size <= room:
-                room -= size
-                chosen.append((shape, which))
+        """The clips of a batch as (shape, path): each one drawn goes in if there is room for its tokens."""
+        room = self.config.dit_tokens
+        chosen = []
+        misses = 0
+        while room >= self.config.max_words + 1 and misses < MAX_MISSES:
+            shape, path = self.draw_shape(rng)
+            tokens = count_tokens(self.config, *shape)
+            if tokens <= room:
+                room -= tokens
+                chosen.append((shape, path))
             else:
                 misses += 1
         return chosen
 
     def draw_vae_batch(self, rng):
-        c, ((frames, height, width), which) = self.config, self.draw_shape(rng)
-        most = frames if which else max(self.lengths)  # of a file's clip no more than it has
-        frames = 1 + 4 * int(rng.integers((most - 1) // 4 + 1))
-        count = max(1, round(c.vae_batch * c.frames * c.height * c.width / (frames * height * width)))
-        return count * [((frames, height, width), which)]
+        """The clips of a batch as (shape, path): one shape, repeated until the batch has its pixels."""
+        (longest, height, width), path = self.draw_shape(rng)
+
+        # The toy world can render any length; a file has no more frames than were found for it.
+        if path is None:
+            longest = max(self.lengths)
+        frames = 1 + TIME_FACTOR * int(rng.integers(latent_length(longest)))
+
+        pixels = self.config.vae_batch * self.config.frames * self.config.height * self.config.width
+        count = max(1, round(pixels / (frames * height * width)))
+        return count * [((frames, height, width), path)]
 
     def draw_shape(self, rng):
-        """The shape (T, H, W) of the next clip, and which it is (in the toy world: any)."""
-        frames = 1 if rng.random() < self.config.image_prob else self.lengths[rng.integers(len(self.lengths))]
-        return (frames, *self.sizes[rng.integers(len(self.sizes))]), None
+        """The shape (T, H, W) of the next clip, and its file: None in the toy world."""
+        if rng.random() < self.config.image_prob:
+            frames = 1
+        else:
+            frames = self.lengths[rng.integers(len(self.lengths))]
+        height, width = self.sizes[rng.integers(len(self.sizes))]
+        return (frames, height, width), None
 
-    def make_clip(self, rng, which, frames, height, width):
+    def make_clip(self, rng, path, frames, height, width):
+        """One clip: (video (T, H, W, 3) uint8, caption, latent frames given). path is unused here.
+
+        Most clips move freely for CALM_SECONDS first, and their caption tells everything. With late_prob a
+        clip may bounce at once, as clips from later in a video do.
+        """
+        extent = frame_extent(height, width)
         late = rng.random() < self.config.late_prob
-        scene = draw_scene(rng, extent=frame_extent(height, width), calm_seconds=0.0 if late else CALM_SECONDS)
-        told = ("speed",) if late else ("direction", "speed")                        # of the motion: a late clip's first direction is not the video's
-        if frames == 1 or late and rng.random() < 0.5:
-            told = ()
-        caption = "" if late and rng.random() < 0.5 else describe(scene, told)
-        if late and frames > 5 and rng.random() < self.config.window_prob:
+        if not late:
+            scene = draw_scene(rng, extent=extent, calm_seconds=CALM_SECONDS)
+            motion = () if frames == 1 else ("direction", "speed")
+            return render(scene, frames, height, width, self.config.fps), describe(scene, motion), 0
+
+        # A late clip may bounce at once, so the direction it starts in is not the one the video had: the
+        # caption never tells it. It tells the speed half the time, and half of the captions are empty.
+        scene = draw_scene(rng, extent=extent, calm_seconds=0.0)
+        tells_speed = frames > 1 and rng.random() >= 0.5
+        is_empty = rng.random() < 0.5
+
+        # Some of the late clips long enough for it show how a long video is continued.
+        if frames > 1 + TIME_FACTOR and rng.random() < self.config.window_prob:
             return self.make_window(rng, scene, frames, height, width)
+
+        caption = describe(scene, ("speed",) if tells_speed else ())
+        if is_empty:
+            caption = ""
         return render(scene, frames, height, width, self.config.fps), caption, 0
 
     def make_window(self, rng, scene, frames, height, width):
-        """A later window of a long video: frame 0 is a memory of its beginning, some latent frames are what came last, the rest follows.
+        """A later window of a long video, as sampling meets it: (video, caption, latent frames given).
 
-        What came last was made by a network, and has drifted: too fast or too slow, too large or too small. What follows is right again, as
-        the memory and the words say, so the network learns to correct its own errors."""
-        given = int(rng.integers(max(2, (frames - 1) // 8), 1 + (frames - 1) // 4))
-        last, times, grown = 4 * given - 4, np.arange(frames) / self.config.fps, np.ones(frames)
+        Frame 0 is a memory of the video's beginning, the next latent frames are what came last, and the rest
+        follows. In sampling, what came last was made by the network and has drifted: too fast or too slow,
+        too large or too small. Here what follows is right again, as the memory and the words say, so the
+        network learns to correct its own errors.
+        """
+        latent_frames = latent_length(frames)
+        given = int(rng.integers(max(2, (latent_frames - 1) // 2), latent_frames))
+        last = TIME_FACTOR * (given - 1)                        # the last given frame of the video
+        times = np.arange(frames) / self.config.fps
+        size_factor = np.ones(frames)
+
+        # Drift: what came last runs at the wrong pace, but joins what follows at frame `last`.
         times[:last] = times[last] + (times[:last] - times[last]) * rng.uniform(0.6, 1.4)
-        grown[1 : last + 1] = rng.uniform(0.85, 1.15)
+        size_factor[1 : last + 1] = rng.uniform(0.85, 1.15)
+
+        # The memory: up to a minute earlier, and of the right size.
         times[0] = rng.uniform(-60, 0)
-        return render(scene, frames, height, width, self.config.fps, times, grown), describe(scene, ("speed",)), given
+        video = render(scene, frames, height, width, self.config.fps, times, size_factor)
+        return video, describe(scene, ("speed",)), given
 
 
 class FolderDataset(WorldDataset):
-    """The same for a folder of clip.mp4 + clip.txt. Drawing raises BadInput if not a single pair is usable.
+    """The same batches from a folder of clip.mp4 + clip.txt.
 
-    A clip keeps its own framing: of the config's sizes it gets the one whose aspect ratio is nearest to its own, as Sora's report found good."""
+    A clip keeps its own framing: it gets the training size whose aspect ratio is nearest to its own, which
+    Sora's report found to improve composition. Raises BadInput where the folder does not exist, where a
+    caption is longer than max_words, and, when a batch is drawn, where not one pair can be used.
+    """
 
     def __init__(self, config, stage="dit"):
         super().__init__(config, stage)
         folder = Path(config.data)
         if not folder.is_dir():
             raise BadInput(f"data = {config.data!r}: expected 'world' or a folder of clip.mp4 + clip.txt")
-        self.captions, self.probed, self.unusable = {}, {}, f"data = {config.data!r}: not one clip.mp4 with its clip.txt could be read"
+        self.unusable = f"data = {config.data!r}: not one clip.mp4 with its clip.txt could be read"
+
+        self.captions = {}
         for path in sorted(folder.glob("*.mp4")):
             try:
                 self.captions[path] = " ".join(path.with_suffix(".txt").read_text().split())
             except (OSError, UnicodeDecodeError):
                 skip(path, f"no readable caption {path.with_suffix('.txt').name}")
+
         for path, caption in self.captions.items():
-            if (count := len(text.split_words(caption))) > config.max_words:
+            count = len(text.split_words(caption))
+            if count > config.max_words:
                 raise BadInput(f"{path}: its caption has {count} words; max_words = {config.max_words}")
+
         self.paths = list(self.captions)
+        self.probed = {}                                        # path -> (width / height, seconds)
 
     def vocab(self):
         return text.build_vocab(self.captions.values())
 
     def draw_shape(self, rng):
-        (frames, *_), _ = super().draw_shape(rng)
+        """The shape (T, H, W) of the next clip, and its file."""
+        (frames, _, _), _ = super().draw_shape(rng)
+        lengths = {frames, *self.lengths}                       # frames may be 1, an image
+
         for i in rng.permutation(len(self.paths)):
-            path, lengths = self.paths[i], {frames, *self.lengths}
-            if fits := [n for n in lengths if n <= frames and self.lasts(path, n)]:
-                return (max(fits), *nearest_size(self.sizes, self.probed[path][0])), path
-            if self.probed[path][0]:
-                skip(path, f"{self.probed[path][1]:.2f} s long; {min(lengths)} frames at {self.config.fps:g} per second need {(min(lengths) - 1) / self.config.fps:.2f} s")
+            path = self.paths[i]
+            fits = [n for n in lengths if n <= frames and self.lasts(path, n)]
+            ratio, seconds = self.probed[path]
+            if fits:
+                height, width = nearest_size(self.sizes, ratio)
+                return (max(fits), height, width), path
+
+            # A ratio of 0 marks a file that cannot be read: that was said already.
+            if ratio:
+                fps = self.config.fps
+                shortest = min(lengths)
+                needed = (shortest - 1) / fps
+                why = f"{seconds:.2f} s long; {shortest} frames at {fps:g} per second need {needed:.2f} s"
+                skip(path, why)
         raise BadInput(self.unusable)
 
     def lasts(self, path, frames):
@@ -144,23 +233,29 @@ class FolderDataset(WorldDataset):
             try:
                 self.probed[path] = probe(path)
             except (av.FFmpegError, ValueError) as error:
-                self.probed[path] = 0.0, 0.0
+                self.probed[path] = (0.0, 0.0)
                 skip(path, error)
-        ratio, length = self.probed[path]
-        return ratio > 0 and length >= (frames - 1) / self.config.fps
+        ratio, seconds = self.probed[path]
+        return ratio > 0 and seconds >= (frames - 1) / self.config.fps
 
-    def make_clip(self, rng, which, frames, height, width):
-        for path in (which, *(self.paths[i] for i in rng.permutation(len(self.paths)))):  # the first that can be read
+    def make_clip(self, rng, path, frames, height, width):
+        """A random window of the file at path, or of another one if it cannot be decoded."""
+        others = [self.paths[i] for i in rng.permutation(len(self.paths))]
+        for candidate in [path, *others]:
             try:
-                if self.lasts(path, frames):
-                    return read_window(path, frames, height, width, self.config.fps, rng), self.captions[path], 0
+                if self.lasts(candidate, frames):
+                    video = read_window(candidate, frames, height, width, self.config.fps, rng)
+                    return video, self.captions[candidate], 0
             except (av.FFmpegError, ValueError) as error:
-                skip(path, error)
+                skip(candidate, error)
         raise BadInput(self.unusable)
 
 
 def make_dataset(config, stage="dit"):
-    return (WorldDataset if config.data == "world" else FolderDataset)(config, stage)
+    """The dataset that config.data names: "world", or a folder."""
+    if config.data == "world":
+        return WorldDataset(config, stage)
+    return FolderDataset(config, stage)
 
 
 def stream_batches(dataset, start, workers=0):
@@ -169,16 +264,28 @@ def stream_batches(dataset, start, workers=0):
 
 
 if __name__ == "__main__":
-    from config import Config, run
+    from config import Config
+    from utils.cli import run
 
     def main():
         config = Config(lengths="9 17 33", sizes="32x32 32x56 56x32 24x32", image_prob=0.2)
-        batch, again = next(stream_batches(WorldDataset(config), 7)), next(stream_batches(WorldDataset(config), 7))
-        print("batch 7, the same when drawn again:", all(torch.equal(a, b) for (a, *_), (b, *_) in zip(batch, again)))
-        for video, captions, given in batch:
-            B, T, H, W, _ = video.shape
-            print(f"  {B} x {T} frames of {H}x{W}: {B * count_tokens(config, T, H, W):4} tokens, {captions[0]!r} ...")
-        print(f"{sum(len(c) * count_tokens(config, *v.shape[1:4]) for v, c, _ in batch)} of {config.dit_tokens} tokens are used")
-        print("clips x frames of the VAE's batches:", *("{}x{}".format(*WorldDataset(config, "vae")[k][0][0].shape[:2]) for k in range(6)))
+        batch = next(stream_batches(WorldDataset(config), 7))
+        again = next(stream_batches(WorldDataset(config), 7))
+        same = all(torch.equal(group[0], other[0]) for group, other in zip(batch, again, strict=True))
+        print("batch 7, the same when drawn again:", same)
+
+        used = 0
+        for videos, captions, _ in batch:
+            B, T, H, W, _ = videos.shape
+            tokens = B * count_tokens(config, T, H, W)
+            used += tokens
+            print(f"  {B} x {T} frames of {H}x{W}: {tokens:4} tokens, {captions[0]!r} ...")
+        print(f"{used} of {config.dit_tokens} tokens are used")
+
+        print("clips x frames of the VAE's batches:", end="")
+        for k in range(6):
+            videos = WorldDataset(config, "vae")[k][0][0]
+            print(f" {videos.shape[0]}x{videos.shape[1]}", end="")
+        print()
 
     run(main)

@@ -1,9 +1,14 @@
 """Pictures and clips on disk: read, fitted to a size and a frame rate, and written.
 
-Whatever comes in is scaled to cover the size that is asked and the middle is cut out, so that nothing is squeezed; time is resampled by
-what is on screen at each of our frames' times. `read_window` takes a window out of a long video for training, without decoding what comes after it.
+Whatever comes in is scaled to cover the size asked for and its middle is cropped, so nothing is squeezed.
+Time is resampled by what is on screen at the time of each of our frames. `read_window` takes a window out of
+a long video for training, without decoding what comes after it.
 
-Letters: B clips  T H W frames, height, width. On disk (T, H, W, 3) uint8; in networks (B, 3, T, H, W) in [-1, 1].
+Letters
+    B       clips in a batch
+    T H W   frames, height, width in pixels
+
+On disk (T, H, W, 3) uint8; in networks (B, 3, T, H, W) in [-1, 1].
 """
 import itertools
 from pathlib import Path
@@ -19,69 +24,122 @@ from PIL.PngImagePlugin import PngInfo
 from config import BadInput, clip_shapes
 
 ENDINGS = (".mp4", ".gif", ".webp", ".png")
+EXIF_IMAGE_DESCRIPTION = 270
+
+# What Pillow and FFmpeg raise on broken files; FFmpeg's own errors are OSErrors and ValueErrors.
+READ_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    IndexError,
+    TypeError,
+    ZeroDivisionError,
+    Image.DecompressionBombError,
+)
 
 
 def to_float(video):
-    """(B, T, H, W, 3) uint8 → (B, 3, T, H, W) float in [-1, 1]"""
-    return torch.as_tensor(video).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    """(B, T, H, W, 3) uint8 -> (B, 3, T, H, W) float in [-1, 1]."""
+    video = torch.as_tensor(video).permute(0, 4, 1, 2, 3)       # (B, 3, T, H, W)
+    return video.float() / 127.5 - 1
 
 
 def to_uint8(video):
-    """(B, 3, T, H, W) float → (B, T, H, W, 3) uint8 numpy. Values beyond [-1, 1] saturate, as on any screen."""
-    return ((video.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 4, 1).cpu().numpy()
+    """(B, 3, T, H, W) float -> (B, T, H, W, 3) uint8 numpy. Values beyond [-1, 1] saturate."""
+    pixels = ((video.float() + 1) * 127.5).round().clamp(0, 255).byte()
+    return pixels.permute(0, 2, 3, 4, 1).cpu().numpy()          # (B, T, H, W, 3)
 
 
 def nearest_size(sizes, ratio):
     """Of (height, width) sizes the one whose aspect ratio is nearest to ratio = width / height."""
-    return min(sizes, key=lambda size: abs(np.log(size[1] / size[0] / ratio)))
+    def distance(size):
+        height, width = size
+        return abs(np.log(width / height / ratio))
+
+    return min(sizes, key=distance)
 
 
 def cover_crop(H, W, height, width):
-    """What HxW has to be scaled to, so that it covers height x width, and where the middle begins → h, w, top, left"""
+    """How to scale HxW so that it covers height x width, and where the middle then begins.
+
+    Returns scaled_height, scaled_width, top, left.
+    """
     scale = max(height / H, width / W)
-    h, w = max(height, round(H * scale)), max(width, round(W * scale))
-    return h, w, (h - height) // 2, (w - width) // 2
+    scaled_height = max(height, round(H * scale))
+    scaled_width = max(width, round(W * scale))
+    return scaled_height, scaled_width, (scaled_height - height) // 2, (scaled_width - width) // 2
+
+
+def fit_frame(frame, height, width):
+    """(H, W, 3) uint8 -> (height, width, 3) uint8: scaled to cover the size, the middle cropped."""
+    H, W, _ = frame.shape
+    scaled_height, scaled_width, top, left = cover_crop(H, W, height, width)
+    x = torch.from_numpy(frame).permute(2, 0, 1)[None].float()                  # (1, 3, H, W)
+
+    # Averaging keeps thin things when shrinking; when enlarging, pixels stay pixels.
+    mode = "area" if scaled_height <= H else "nearest"
+    x = F.interpolate(x, (scaled_height, scaled_width), mode=mode)[0]
+    x = x[:, top : top + height, left : left + width]                           # (3, height, width)
+    return x.round().byte().permute(1, 2, 0).numpy()                            # (height, width, 3)
 
 
 def open_clip(path, config, size=None):
-    """A picture or a clip → (T, H, W, 3) uint8 at the config's frame rate; anything that Pillow or FFmpeg read.
+    """A picture or a clip -> (T, H, W, 3) uint8 at the config's frame rate; whatever Pillow or FFmpeg read.
 
-    Every frame is scaled to cover `size` (None: of the training sizes the one nearest to its own aspect ratio), and the middle is cut out.
-    Times that are within 5 % of whole frames count as whole: a GIF knows hundredths of a second only. Raises BadInput."""
-    video, shown = [], []                                                                       # shown: on how many frames of ours
+    size is (height, width); None means the training size nearest to the clip's own aspect ratio. Times within
+    5 % of whole frames count as whole, because a GIF knows hundredths of a second only. Raises BadInput.
+    """
+    video = []
+    shown = []                                      # on how many of our frames each one is shown
     for seconds, frame in read_frames(path):
         H, W, _ = frame.shape
-        height, width = size = size or nearest_size(clip_shapes(config)[1], W / H)
-        h, w, top, left = cover_crop(H, W, height, width)
-        x = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
-        x = F.interpolate(x, (h, w), mode="area" if h <= H else "nearest")[0]
-        video.append(x[:, top : top + height, left : left + width].round().byte().permute(1, 2, 0).numpy())
-        long = seconds * config.fps or 1.0
-        shown.append(round(long) if abs(long - round(long)) < 0.05 * long else long)
+        if not size:
+            size = nearest_size(clip_shapes(config)[1], W / H)
+        video.append(fit_frame(frame, *size))
+
+        count = seconds * config.fps or 1.0
+        if abs(count - round(count)) < 0.05 * count:
+            count = round(count)
+        shown.append(count)
+
+    # A picture may claim any duration; it is one frame all the same.
     until = np.cumsum(shown)
-    return np.stack([video[min(np.searchsorted(until, i + 0.5), len(video) - 1)] for i in range(max(1, round(until[-1]) if len(video) > 1 else 1))])
+    frames = 1
+    if len(video) > 1:
+        frames = max(1, round(until[-1]))
+
+    # Our frame i shows what is on screen in the middle of its time.
+    indices = np.searchsorted(until, np.arange(frames) + 0.5)
+    indices = np.minimum(indices, len(video) - 1)
+    return np.stack([video[i] for i in indices])
 
 
 def read_frames(path):
-    """Every frame of a picture or clip: (seconds it is shown, 0 if it does not say, (H, W, 3) uint8). Raises BadInput."""
-    empty = True
+    """Every frame of a picture or clip as (seconds, (H, W, 3) uint8); 0 seconds if the file does not say.
+
+    Raises BadInput.
+    """
+    is_empty = True
     try:
-        for empty, frame in zip(itertools.repeat(False), decode_frames(path)):
-            yield frame
-    except (OSError, ValueError, SyntaxError, IndexError, TypeError, ZeroDivisionError, Image.DecompressionBombError) as error:  # FFmpeg's errors are among them
-        raise BadInput(f"{path}: not a picture or clip that can be read ({(str(error) or type(error).__name__).splitlines()[0][:100]})")
-    if empty:
+        for seconds, frame in decode_frames(path):
+            is_empty = False
+            yield seconds, frame
+    except READ_ERRORS as error:
+        why = (str(error) or type(error).__name__).splitlines()[0][:100]
+        raise BadInput(f"{path}: not a picture or clip that can be read ({why})") from error
+    if is_empty:
         raise BadInput(f"{path}: not a picture or clip that can be read (no frame in it)")
 
 
 def decode_frames(path):
-    """The same, with whatever errors Pillow and FFmpeg raise."""
+    """Like read_frames, but with whatever errors Pillow and FFmpeg raise."""
     try:
         with Image.open(path) as file:
             for frame in ImageSequence.Iterator(file):
                 picture = ImageOps.exif_transpose(frame).convert("RGB")
                 yield frame.info.get("duration", 0) / 1000, np.array(picture)
-    except UnidentifiedImageError:                                                              # then it is a video
+    except UnidentifiedImageError:
+        # What Pillow does not know is a video.
         with av.open(str(path)) as file:
             stream = file.streams.video[0]
             for frame in file.decode(stream):
@@ -89,7 +147,7 @@ def decode_frames(path):
 
 
 def probe(path):
-    """A clip's (width / height, seconds). Raises BadInput or FFmpegError."""
+    """A clip's (width / height, length in seconds). Raises BadInput or FFmpegError."""
     with av.open(str(path)) as file:
         if not file.streams.video:
             raise BadInput("no video in it")
@@ -102,46 +160,78 @@ def duration(file, stream):
     return float((stream.duration or 0) * stream.time_base) or (file.duration or 0) / av.time_base
 
 
+def frames_at(decoded, wanted):
+    """The decoded frames on screen at the wanted times (seconds, ascending). Raises BadInput.
+
+    A frame is on screen until the time of the next one. Decoding stops when the last wanted time has passed.
+    """
+    video = []
+    current = None
+    for frame in itertools.chain(decoded, [None]):          # None: the end of the file
+        # All wanted times before this frame show the one before it.
+        while current and len(video) < len(wanted):
+            if frame is not None and (frame.time or 0) <= wanted[len(video)] + 1e-6:
+                break
+            video.append(current)
+        if len(video) == len(wanted):
+            break
+
+        if frame is not None and frame.time is None:
+            raise BadInput("its frames have no times")
+        current = frame
+    if not video:
+        raise BadInput("no frame could be decoded")
+    return video
+
+
 def read_window(path, frames, height, width, fps, rng):
-    """A random window of a clip → (T, H, W, 3) uint8. Raises BadInput where the clip is shorter than the window."""
+    """A random window of a clip -> (T, H, W, 3) uint8. Raises BadInput where the clip is too short."""
     with av.open(str(path)) as file:
+        # One thread: clips are small, and batches are drawn in parallel.
         stream = file.streams.video[0]
-        stream.codec_context.thread_count = 1                                        # clips are small, and batches are drawn in parallel
+        stream.codec_context.thread_count = 1
         length = duration(file, stream)
+        needed = (frames - 1) / fps
+        if length < needed:
+            raise BadInput(f"{length:.2f} s long; {frames} frames at {fps:g} per second need {needed:.2f} s")
+
         begin = float((stream.start_time or 0) * stream.time_base)
-        if length < (frames - 1) / fps:
-            raise BadInput(f"{length:.2f} s long; {frames} frames at {fps:g} per second need {(frames - 1) / fps:.2f} s")
         start = begin + rng.uniform(0, max(0.0, length - frames / fps))
         wanted = start + np.arange(frames) / fps
-        file.seek(int(start / stream.time_base), stream=stream)                     # to the last key frame before it
-        video, shown = [], None                                                     # shown is on screen until the next frame's time
-        for frame in itertools.chain(file.decode(stream), [None]):
-            while shown and len(video) < frames and (frame is None or (frame.time or 0) > wanted[len(video)] + 1e-6):
-                video.append(shown)
-            if len(video) == frames:
-                break
-            if frame is not None and frame.time is None:
-                raise BadInput("its frames have no times")
-            shown = frame
-        if not video:
-            raise BadInput("no frame could be decoded")
-        h, w, top, left = cover_crop(video[0].height, video[0].width, height, width)
-        scaled = {id(f): f.reformat(w, h, "rgb24", interpolation="AREA").to_ndarray() for f in video}  # once, also where a frame is shown twice
-        return np.stack([scaled[id(f)][top : top + height, left : left + width] for f in video])
+
+        # Seeking lands on the last key frame before the window; decode on from there.
+        file.seek(int(start / stream.time_base), stream=stream)
+        video = frames_at(file.decode(stream), wanted)
+
+        # Scale each frame once, also where it is shown twice.
+        H = video[0].height
+        W = video[0].width
+        scaled_height, scaled_width, top, left = cover_crop(H, W, height, width)
+        scaled = {}
+        for frame in video:
+            if id(frame) not in scaled:
+                picture = frame.reformat(scaled_width, scaled_height, "rgb24", interpolation="AREA")
+                scaled[id(frame)] = picture.to_ndarray()
+        clip = np.stack([scaled[id(frame)] for frame in video])                 # whole frames
+        return clip[:, top : top + height, left : left + width]                 # (T, height, width, 3)
 
 
 def film_strip(videos, columns=6):
-    """(B, T, H, W, 3) → one picture, a row per video, evenly spaced frames from left to right."""
+    """(B, T, H, W, 3) -> one picture: a row per video, evenly spaced frames from left to right."""
     chosen = np.linspace(0, videos.shape[1] - 1, min(columns, videos.shape[1])).round().astype(int)
     framed = np.pad(videos[:, chosen], ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=90)
-    return np.concatenate([np.concatenate(list(row), 1) for row in framed])
+    rows = [np.concatenate(list(row), 1) for row in framed]
+    return np.concatenate(rows)
 
 
 def write_clip(path, video, fps, zoom=1, note=""):
-    """video (T, H, W, 3) uint8 → a file: mp4, gif, webp, or png (several frames make a strip), by the path's ending; enlarged by whole pixels.
+    """Write video (T, H, W, 3) uint8 as mp4, gif, webp or png, by the path's ending, enlarged zoom times.
 
-    note goes into the file's metadata (mp4 and gif: comment, webp: EXIF image description, png: Description)."""
-    path, video = Path(path), np.asarray(video).repeat(zoom, 1).repeat(zoom, 2)
+    Several frames make a strip in a png. note goes into the file's metadata (mp4 and gif: comment, webp: EXIF
+    image description, png: Description).
+    """
+    path = Path(path)
+    video = np.asarray(video).repeat(zoom, 1).repeat(zoom, 2)
     if path.suffix == ".mp4":
         with iio.imopen(path, "w", plugin="pyav") as file:
             file.container_metadata["comment"] = note
@@ -151,36 +241,41 @@ def write_clip(path, video, fps, zoom=1, note=""):
         iio.imwrite(path, video, duration=1000 / fps, loop=0, comment=note.encode())
     elif path.suffix == ".webp":
         exif = Image.Exif()
-        exif[270] = note
+        exif[EXIF_IMAGE_DESCRIPTION] = note
         iio.imwrite(path, video, duration=1000 / fps, loop=0, lossless=True, exif=exif)
     else:
         info = PngInfo()
         info.add_text("Description", note)
-        iio.imwrite(path, film_strip(video[None]) if len(video) > 1 else video[0], pnginfo=info)
+        picture = film_strip(video[None]) if len(video) > 1 else video[0]
+        iio.imwrite(path, picture, pnginfo=info)
 
 
 def check_output_path(path, height, width):
     """Raises BadInput for a file that `write_clip` cannot write."""
-    if Path(path).suffix not in ENDINGS:
+    path = Path(path)
+    if path.suffix not in ENDINGS:
         raise BadInput(f"--out {path}: expected a file that ends in {', '.join(ENDINGS)}")
-    if Path(path).suffix == ".mp4" and (height % 2 or width % 2):
-        raise BadInput(f"--out {path}: mp4 needs even sides, not {height}x{width}; --zoom 2 would do, or gif, webp, png")
-    if Path(path).is_dir():
+    if path.suffix == ".mp4" and (height % 2 or width % 2):
+        why = f"mp4 needs even sides, not {height}x{width}; --zoom 2 would do, or gif, webp, png"
+        raise BadInput(f"--out {path}: {why}")
+    if path.is_dir():
         raise BadInput(f"--out {path}: is a folder; expected a file")
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"--out {path}: cannot be written ({error.strerror})")
+        raise BadInput(f"--out {path}: cannot be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":
-    from world import scenes
     from config import Config
+    from world.scenes import draw_scene, render
 
-    video = scenes.render(scenes.draw_scene(np.random.default_rng(0)), 17, 64, 64)
+    video = render(draw_scene(np.random.default_rng(0)), 17, 64, 64)
     Path("out").mkdir(exist_ok=True)
     for ending in ENDINGS:
         path = Path("out/clip").with_suffix(ending)
-        write_clip(path, video, 12.0, 2, "a note")
+        write_clip(path, video, 12.0, zoom=2, note="a note")
         back = open_clip(path, Config(), (64, 64))
-        print(f"{path}: {path.stat().st_size:6} bytes; read again: {len(back)} frames, {abs(back[0].astype(int) - video[0]).mean():.2f} of 255 off in the first")
+        error = abs(back[0].astype(int) - video[0]).mean()
+        size = path.stat().st_size
+        print(f"{path}: {size:6} bytes; read again: {len(back)} frames, {error:.2f} of 255 off in the first")

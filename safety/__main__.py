@@ -1,46 +1,80 @@
-"""Safety, in the four parts that the announcement names. sample.py goes through the first two before a file is written, and through the last after it.
+"""Safety, in the four parts that Sora's announcement names. sample.py passes a video through
+the first two before it is written, and through the last after it.
 
-    python safety.py prompt "a knife cutting bread"    a classifier over text refuses prompts that ask for what five policies forbid
-    (sample.py)                                        a classifier over frames looks at every one before anything is written or shown
-    python safety.py detect clip.mp4                   a classifier over pairs of frames: was this video made by our model?
-    python safety.py verify clip.mp4                   C2PA metadata, signed: who made the file, and was it changed?
+    python -m safety prompt "a knife"    safety/prompts.py: prompts that policies forbid are refused
+    (sample.py)                         safety/frames.py: every frame is looked at before it is written
+    python -m safety detect clip.mp4    safety/detector.py: was this video made by our model?
+    python -m safety verify clip.mp4    safety/provenance.py: who made the file, and was it changed?
 
-The toy world has nothing to be afraid of, so `scenes.coverage` can draw one more shape, the emblem (a ring with a cross in it): it stands for imagery that
-may never be shown, no prompt asks for it and no model was trained on it. How the three classifiers are trained and measured: safety_train.py.
-
-Hashed n-grams in a linear classifier: Joulin et al. 2017 (fastText).
-C2PA: c2pa.org, specification 2. Letters: N frames or prompts  T H W frames, height, width  D numbers of a sentence vector
+How the three classifiers are trained and measured: safety/train.py.
 """
 import json
 
 from config import BadInput
-from data import video_io
-from safety.detector import classifier, made_by_us
-from safety.prompts import POLICIES, classifier as prompt_classifier, judge
+from data.video_io import read_frames
+from safety.detector import classifier as detector_classifier
+from safety.detector import made_by_us
+from safety.prompts import POLICIES, judge
+from safety.prompts import classifier as prompt_classifier
 from safety.provenance import verify
 from utils.cli import Flags, run
+
+EXAMPLES = [
+    "a knife cutting bread",
+    "a red cross moving left",
+    "a nude-coloured square",
+    "a man beheading a woman",
+    "T a y l o r  S w 1 f t sings",
+]
 
 
 def main():
     parser = Flags(__doc__)
-    parser.add_argument("what", choices=("prompt", "detect", "verify"), nargs="?", default="prompt", help="judge a prompt; say whether our model made a file; read a file's signature")
+    parser.add_argument(
+        "what",
+        choices=("prompt", "detect", "verify"),
+        nargs="?",
+        default="prompt",
+        help="judge a prompt; say whether our model made a file; read a file's signature",
+    )
     parser.add_argument("value", nargs="*", help="the prompts, or the file")
     args = parser.parse_args()
+
     if args.what == "prompt":
-        prompts = args.value or ["a knife cutting bread", "a red cross moving left", "a nude-coloured square", "a man beheading a woman", "T a y l o r  S w 1 f t sings"]
-        for prompt, (policy, sure, part) in zip(prompts, judge(prompt_classifier(), prompts)):
-            print(f"{prompt!r}: {POLICIES[policy]} ({sure:.0%} sure{f', for {part!r}' * (policy != 'allowed')})")
-    elif len(args.value) != 1:
+        show_verdicts(args.value or EXAMPLES)
+        return
+    if len(args.value) != 1:
         raise BadInput(f"{args.what} {' '.join(args.value)}: expected one file")
-    elif args.what == "detect":
-        print(f"{args.value[0]}: made by our model with probability {made_by_us(classifier(), (frame for _, frame in video_io.read_frames(args.value[0]))):.1%}")
+    if args.what == "detect":
+        show_detection(args.value[0])
     else:
-        state, who, action = verify(args.value[0])
-        print(f"{args.value[0]}: {state}: " + {
-            "missing": "no C2PA metadata; it was never signed, or was saved again by a program that drops them", "changed": f"not what was signed by {who}",
-            "valid": f"not changed since it was signed by {who}, as the signer calls itself; nobody vouches for the name", "trusted": f"not changed since it was signed by {who}"}[state])
-        if state in ("valid", "trusted"):
-            print(json.dumps(action, indent=2))
+        show_signature(args.value[0])
+
+
+def show_verdicts(prompts):
+    for prompt, (policy, prob, text) in zip(prompts, judge(prompt_classifier(), prompts), strict=True):
+        reason = "" if policy == "allowed" else f", for {text!r}"
+        print(f"{prompt!r}: {POLICIES[policy]} ({prob:.0%} sure{reason})")
+
+
+def show_detection(path):
+    frames = [frame for _, frame in read_frames(path)]
+    prob = made_by_us(detector_classifier(), frames)
+    print(f"{path}: made by our model with probability {prob:.1%}")
+
+
+def show_signature(path):
+    state, who, action = verify(path)
+    meanings = {
+        "missing": "no C2PA metadata; it was never signed, or was saved again by a program that drops them",
+        "changed": f"not what was signed by {who}",
+        "valid": f"not changed since it was signed by {who}, as the signer calls itself; "
+        "nobody vouches for the name",
+        "trusted": f"not changed since it was signed by {who}",
+    }
+    print(f"{path}: {state}: {meanings[state]}")
+    if state in ("valid", "trusted"):
+        print(json.dumps(action, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,18 @@
-"""Frames."""
+"""No video is written before a classifier has looked at every frame of it.
+
+The toy world has nothing to be afraid of, so `world.scenes.coverage` can draw one more shape, the emblem (a
+ring with a cross in it). It stands for imagery that may never be shown: no prompt asks for it and no model
+was trained on it. Sora's announcement names such "image classifiers that are used to review the
+frames of every video generated"; theirs are not published.
+
+GroupNorm: Wu and He 2018, https://arxiv.org/abs/1803.08494. How the classifier is trained and measured:
+safety/train.py.
+
+Letters
+    N   frames in a batch
+    T   frames of a video
+    H W height, width in pixels
+"""
 import functools
 
 import torch
@@ -6,41 +20,58 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from config import BadInput
-from data import video_io
-from safety import weights
+from data.video_io import to_float
+from safety.weights import load_classifier
+
+SHORT_SIDE = 40  # larger frames are shrunk to it: an output of the network sees 29 pixels around it
+BATCH = 128
+THRESHOLD = 0.5
 
 
-# frames
 class FrameClassifier(nn.Module):
-    """Frames (N, 3, H, W) in [-1, 1], of any size → (N,) logits: is the emblem anywhere? The four most suspicious places decide.
+    """Frames (N, 3, H, W) in [-1, 1], of any size → (N,) logits: is the emblem anywhere?
 
-    A place sees 29 pixels around it, so larger frames are shrunk until the short side has 40."""
+    The mean of the four most suspicious locations decides, so that a single one cannot raise an alarm."""
 
     def __init__(self):
         super().__init__()
-        layers = ((3, 24, 1), (24, 48, 2), (48, 48, 1), (48, 64, 2), (64, 64, 1))
-        self.look = nn.Sequential(*(layer for a, b, stride in layers for layer in (nn.Conv2d(a, b, 3, stride, 1), nn.GroupNorm(8, b), nn.ReLU())), nn.Conv2d(64, 1, 3, padding=1))
+        layers = []
+        shapes = ((3, 24, 1), (24, 48, 2), (48, 48, 1), (48, 64, 2), (64, 64, 1))
+        for channels_in, channels_out, stride in shapes:
+            layers.append(nn.Conv2d(channels_in, channels_out, 3, stride, padding=1))
+            layers.append(nn.GroupNorm(8, channels_out))
+            layers.append(nn.ReLU())
+        self.look = nn.Sequential(*layers, nn.Conv2d(64, 1, 3, padding=1))
 
     def forward(self, x):
-        scale = min(1.0, 40 / min(x.shape[2:]))
-        places = self.look(x if scale == 1 else F.interpolate(x, scale_factor=scale, mode="area")).flatten(1)
-        return places.topk(min(4, places.shape[1])).values.mean(1)
+        scale = SHORT_SIDE / min(x.shape[2:])
+        if scale < 1:
+            x = F.interpolate(x, scale_factor=scale, mode="area")
+        scores = self.look(x).flatten(1)                                      # (N, locations)
+        count = min(4, scores.shape[1])
+        return scores.topk(count).values.mean(1)                              # (N,)
 
 
 @functools.cache
 def classifier():
-    """The trained FrameClassifier."""
-    return weights.load_classifier(FrameClassifier(), "frames")
+    """The trained FrameClassifier. Raises BadInput where its weights cannot be read."""
+    return load_classifier(FrameClassifier(), "frames")
 
 
 @torch.no_grad()
 def check_frames(videos, fps):
-    """Looks at every frame of every video (T, H, W, 3) uint8. Raises BadInput if one shows what may not be shown."""
-    for i, video in enumerate(videos):
-        for first in range(0, len(video), 128):
-            sure = torch.sigmoid(classifier()(video_io.to_float(video[None, first : first + 128])[0].transpose(0, 1)))
-            if len(bad := (sure > 0.5).nonzero()):
-                k = int(bad[0])
-                raise BadInput(f"video {i}, frame {first + k} ({(first + k) / fps:.2f} s): blocked, disallowed imagery ({sure[k]:.0%} sure); nothing was written")
+    """Looks at every frame of every video (T, H, W, 3) uint8. Raises BadInput if one is not fit to show.
 
+    fps, frames per second, is for the message, which says when the frame comes."""
+    for index, video in enumerate(videos):
+        for first in range(0, len(video), BATCH):
+            frames = to_float(video[None, first : first + BATCH])[0].transpose(0, 1)      # (N, 3, H, W)
+            probs = torch.sigmoid(classifier()(frames))
 
+            for offset, prob in enumerate(probs.tolist()):
+                if prob > THRESHOLD:
+                    frame = first + offset
+                    raise BadInput(
+                        f"video {index}, frame {frame} ({frame / fps:.2f} s): blocked, disallowed imagery "
+                        f"({prob:.0%} sure); nothing was written"
+                    )

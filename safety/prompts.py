@@ -1,100 +1,183 @@
-"""Prompts."""
+"""Prompts are judged before anything is made: a classifier refuses what five policies forbid.
+
+Two linear classifiers are averaged. One counts runs of letters, hashed into buckets, after disguises ("k1ll",
+"k i l l", cyrillic letters) are taken off; it needs nothing but PyTorch. The other reads sentence vectors of
+MiniLM (safety/minilm.py), where they are installed, and understands words it never saw. Sora's announcement
+says that its text classifier "will check and reject text input prompts" that ask for extreme violence, sexual
+content, hateful imagery, celebrity likeness or the intellectual property of others: our five policies.
+
+Hashed n-grams in a linear classifier: Joulin et al. 2016 (fastText), https://arxiv.org/abs/1607.01759.
+How it is trained and measured: safety/train.py.
+
+Letters
+    N   texts
+    D   numbers in a sentence vector, 384
+"""
 import functools
+import math
 import re
 import unicodedata
 import zlib
 
-import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
 from config import BadInput
-from safety.minilm import sentence_vectors
-from safety import weights
+from safety import minilm
+from safety.weights import load_classifier
 
+POLICIES = {
+    "allowed": "allowed",
+    "violence": "extreme violence",
+    "sexual": "sexual content",
+    "hate": "hateful imagery",
+    "celebrity": "celebrity likeness",
+    "ip": "others' intellectual property",
+}
+NAMES = list(POLICIES)
 
-POLICIES = {"allowed": "allowed", "violence": "extreme violence", "sexual": "sexual content", "hate": "hateful imagery", "celebrity": "celebrity likeness", "ip": "others' intellectual property"}
-# prompts
-HOMOGLYPHS = str.maketrans("абвгеіјкмнопрстухԁѕαβεικνορτυχωɑɡı01345789@$€+", "abbreijkmhonpctyxdsabeiknoptuxwagioieastbgaset")
-BUCKETS, GRAMS = 2**16, (3, 4, 5, 6)
+# Cyrillic, Greek and phonetic letters, digits and signs → the latin letters they look like.
+HOMOGLYPHS = str.maketrans(
+    "абвгеіјкмнопрстухԁѕαβεικνορτυχωɑɡı01345789@$€+",
+    "abbreijkmhonpctyxdsabeiknoptuxwagioieastbgaset",
+)
+BUCKETS = 2**16
+GRAM_LENGTHS = (3, 4, 5, 6)
 SHARPER = 8  # sentence vectors have length 1, so a linear layer's scores of them are small
 
 
 def plain(prompt):
     """A prompt without its disguises, in small latin letters and spaces."""
-    letters = "".join(c for c in unicodedata.normalize("NFKD", prompt).casefold() if not unicodedata.combining(c))  # "ÇAT" → "cat"
-    letters = re.sub(r"(?<=\w)[!|](?=\w)", "i", letters).translate(HOMOGLYPHS)                                          # "k!11" → "kiii"
-    letters = re.sub(r"(?<=[a-z]{2})[^a-z]+(?=[a-z]{2})|[,.;:?!]\s", " ", letters + " ")                                # "red, a_blue" → "red a blue"
-    letters = re.sub(r"[^a-z\s]", "", letters)                                                                         # "k.i-l.l" → "kill"
-    letters = re.sub(r"\b(?:[a-z]\s){2,}[a-z]\b", lambda spelled: re.sub(r"\s", "", spelled[0]), letters)             # "k i l l" → "kill"
+    # Full-width and accented letters lose their form and their accents: "ÇAT" → "cat".
+    decomposed = unicodedata.normalize("NFKD", prompt).casefold()
+    letters = "".join(character for character in decomposed if not unicodedata.combining(character))
+
+    # Look-alikes become the letters they stand for, ! and | only inside a word: "k!11" → "kiii".
+    letters = re.sub(r"(?<=\w)[!|](?=\w)", "i", letters)
+    letters = letters.translate(HOMOGLYPHS)
+
+    # Signs between whole words part them ("red, a_blue" → "red a blue"); others vanish ("k.i-l.l" → "kill").
+    letters = re.sub(r"(?<=[a-z]{2})[^a-z]+(?=[a-z]{2})|[,.;:?!]\s", " ", letters + " ")
+    letters = re.sub(r"[^a-z\s]", "", letters)
+
+    # Three or more single letters in a row are a word spelled out: "k i l l" → "kill".
+    letters = re.sub(r"\b(?:[a-z]\s){2,}[a-z]\b", without_spaces, letters)
     return " ".join(letters.split())
 
 
+def without_spaces(match):
+    return re.sub(r"\s", "", match[0])
+
+
 def stretches(text, length=48, stride=16):
-    """A text, and if it is long every stretch of 48 letters, so that nothing hides among harmless words."""
-    return [text] + [text[i : i + length] for i in range(0, len(text) - length + stride, stride) if len(text) > length]
+    """A text, and if it is long its overlapping stretches: nothing hides among harmless words."""
+    if len(text) <= length:
+        return [text]
+    starts = range(0, len(text) - length + stride, stride)
+    return [text] + [text[start : start + length] for start in starts]
 
 
 def ngrams(texts):
-    """The buckets that texts' runs of 3 to 6 letters fall into, one text after the other, and how many each has.
+    """The buckets of the texts' runs of 3 to 6 letters, one text after the other, and how many each text has.
 
     Spaces and repeated letters do not count, and l is i ("k1ll"), so that none of them can hide a word."""
-    letters = [re.sub(r"(.)\1+", r"\1", text.replace(" ", "").replace("l", "i")).encode() for text in texts]
-    buckets = [[zlib.crc32(s[i : i + n]) % BUCKETS for n in GRAMS for i in range(len(s) - n + 1)] for s in letters]
-    return torch.tensor([b for some in buckets for b in some], dtype=torch.long), torch.tensor([len(some) for some in buckets])
+    buckets = []
+    counts = []
+    for text in texts:
+        letters = text.replace(" ", "").replace("l", "i")
+        letters = re.sub(r"(.)\1+", r"\1", letters).encode()
+        before = len(buckets)
+        for length in GRAM_LENGTHS:
+            for start in range(len(letters) - length + 1):
+                # crc32 and not hash(): Python's own differs from process to process.
+                buckets.append(zlib.crc32(letters[start : start + length]) % BUCKETS)
+        counts.append(len(buckets) - before)
+    return torch.tensor(buckets, dtype=torch.long), torch.tensor(counts)
 
 
 class PromptClassifier(nn.Module):
-    """`ngrams` of plain texts → log probabilities (N, 6), from a linear layer; averaged with those from another one on sentence vectors (N, D), if there are any."""
+    """`ngrams` of N plain texts → log probabilities (N, 6), one for each of POLICIES.
+
+    Where there are sentence vectors (N, D), the probabilities are the mean of both linear layers'."""
 
     def __init__(self):
         super().__init__()
-        self.grams, self.bias, self.sentence = nn.EmbeddingBag(BUCKETS, len(POLICIES), mode="sum"), nn.Parameter(torch.zeros(len(POLICIES))), nn.Linear(384, len(POLICIES))
-        nn.init.zeros_(self.grams.weight)                                            # a run of letters that was never seen says nothing
+        self.grams = nn.EmbeddingBag(BUCKETS, len(POLICIES), mode="sum")
+        self.bias = nn.Parameter(torch.zeros(len(POLICIES)))
+        self.sentence = nn.Linear(384, len(POLICIES))
+        nn.init.zeros_(self.grams.weight)  # a run of letters that was never seen says nothing
 
     def forward(self, grams, vectors=None):
         buckets, counts = grams
-        kept = F.dropout(torch.ones(len(buckets)), 0.8, self.training)               # so that no single run of letters decides
-        scores = self.grams(buckets, counts.cumsum(0) - counts, kept) / counts[:, None].clamp(min=1) ** 0.5 + self.bias  # a text is not surer for being long
+
+        # Four of five runs are dropped in training, so that no single one decides.
+        kept = F.dropout(torch.ones(len(buckets)), 0.8, self.training)
+
+        # A text's runs begin where those of the texts before it end. Divided by the root of their number: a
+        # text is not surer for being long.
+        starts = counts.cumsum(0) - counts
+        scores = self.grams(buckets, starts, kept)                                    # (N, 6)
+        scores = scores / counts[:, None].clamp(min=1) ** 0.5 + self.bias
         by_letters = scores.log_softmax(1)
         if vectors is None:
             return by_letters
+
+        # The mean of both probabilities, as a logarithm.
         by_meaning = (SHARPER * self.sentence(vectors)).log_softmax(1)
-        return torch.stack([by_letters, by_meaning]).logsumexp(0) - np.log(2)         # the mean of both probabilities, as a logarithm
+        return torch.stack([by_letters, by_meaning]).logsumexp(0) - math.log(2)
 
 
 @torch.no_grad()
 def judge(network, prompts, sentences=True):
-    """Prompts → a (policy, how sure, the stretch that decides) for each. A prompt is as bad as its worst stretch.
+    """Prompts → for each (policy, its probability, the stretch that decides).
 
-    A sentence vector understands words as they are written, so of a prompt in disguise only the letters decide."""
-    parts = [stretches(plain(p)) for p in prompts]
-    flat, grams = [part for some in parts for part in some], ngrams([part for some in parts for part in some])
-    written = torch.tensor([some[0] == " ".join(re.sub(r"[,.;:?!]", " ", p.casefold()).split()) for p, some in zip(prompts, parts) for _ in some])
-    about = sentence_vectors(flat) if sentences else None
-    probabilities = torch.where(written[:, None], network(grams, about), network(grams)).exp().split([len(some) for some in parts])
-    verdicts = []
-    for some, p in zip(parts, probabilities):
-        stretch = int(p[:, 0].argmin())                                              # the one that is least likely to be allowed
-        allowed = float(p[stretch, 0])
-        policy = "allowed" if allowed >= 0.5 else list(POLICIES)[int(p[stretch, 1:].argmax()) + 1]
-        verdicts.append((policy, allowed if policy == "allowed" else 1 - allowed, some[stretch]))
-    return verdicts
+    A prompt is as bad as its worst stretch. `sentences`: use sentence vectors, if they are installed."""
+    parts = [stretches(plain(prompt)) for prompt in prompts]
+    lengths = [len(part) for part in parts]
+    texts = [text for part in parts for text in part]
+
+    # A sentence vector understands words as they are written; of a disguised prompt only letters decide.
+    written = []
+    for prompt, part in zip(prompts, parts, strict=True):
+        written += len(part) * [part[0] == without_punctuation(prompt)]
+
+    grams = ngrams(texts)
+    vectors = minilm.sentence_vectors(texts) if sentences else None
+    log_probs = torch.where(torch.tensor(written)[:, None], network(grams, vectors), network(grams))
+    return [verdict(part, probs) for part, probs in zip(parts, log_probs.exp().split(lengths), strict=True)]
+
+
+def without_punctuation(prompt):
+    return " ".join(re.sub(r"[,.;:?!]", " ", prompt.casefold()).split())
+
+
+def verdict(texts, probs):
+    """The stretches of one prompt and their probabilities (N, 6) → (policy, its probability, stretch)."""
+    worst = int(probs[:, 0].argmin())  # the stretch that is least likely to be allowed
+    allowed_prob = float(probs[worst, 0])
+    if allowed_prob >= 0.5:
+        return "allowed", allowed_prob, texts[worst]
+    policy = NAMES[1 + int(probs[worst, 1:].argmax())]
+    return policy, 1 - allowed_prob, texts[worst]
 
 
 @functools.cache
 def classifier():
-    """The trained PromptClassifier."""
-    return weights.load_classifier(PromptClassifier(), "prompts")
+    """The trained PromptClassifier. Raises BadInput where its weights cannot be read."""
+    return load_classifier(PromptClassifier(), "prompts")
 
 
 def check_prompts(prompts):
     """Raises BadInput for a prompt that a policy forbids, or of whose signs less than half can be read."""
-    for prompt, (policy, sure, part) in zip(prompts, judge(classifier(), prompts)):
-        if len("".join(prompt.split())) > 2 * len(plain(prompt).replace(" ", "")):
+    verdicts = judge(classifier(), prompts)
+    for prompt, (policy, prob, text) in zip(prompts, verdicts, strict=True):
+        signs = len("".join(prompt.split()))
+        letters = len(plain(prompt).replace(" ", ""))
+        if signs > 2 * letters:
             raise BadInput(f"prompt {prompt!r}: cannot be judged; expected English words")
         if policy != "allowed":
-            raise BadInput(f"prompt {prompt!r}: refused, {POLICIES[policy]} ({sure:.0%} sure, for {part!r}); nothing was made")
-
-
+            raise BadInput(
+                f"prompt {prompt!r}: refused, {POLICIES[policy]} "
+                f"({prob:.0%} sure, for {text!r}); nothing was made"
+            )

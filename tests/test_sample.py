@@ -48,7 +48,7 @@ def test_the_checkpoint_that_comes_with_the_repository(tmp_path, monkeypatch):
     assert checkpoint_io.newest_checkpoint() == str(checkpoint_io.SHIPPED) and checkpoint_io.SHIPPED.stat().st_size <= 12e6
     parser = cli.Flags("")
     cli.add_config_flags(parser)
-    last_stage = (checkpoint_io.SHIPPED.parents[1] / "README.md").read_text().split("--start out/small-2/model.pt ")[1].split("\n")[0].split()
+    last_stage = (checkpoint_io.SHIPPED.parents[1] / "docs/training-small.md").read_text().split("--start out/small-2/model.pt ")[1].split("\n")[0].split()
     given = parser.parse_args(["--config", str(checkpoint_io.SHIPPED.parents[1] / "configs/small.toml"), *last_stage])
     assert checkpoint_io.load_model(checkpoint_io.newest_checkpoint()).config == cli.config_from_flags(given)
     for name in ("old", "new"):  # what was trained here comes first, the latest of it

@@ -31,9 +31,11 @@ class Muon(torch.optim.Optimizer):
             # One call for all matrices of a shape takes a fraction of the time of one call each.
             same_shape = {}
             for p in group["params"]:
-                same_shape.setdefault(p.shape, []).append(p)
-            for params in same_shape.values():
-                updates = [self.momentum_update(p, group["momentum"]) for p in params]
+                update = self.momentum_update(p, group["momentum"])
+                same_shape.setdefault(p.shape, []).append((p, update))
+            for pairs in same_shape.values():
+                params = [p for p, _ in pairs]
+                updates = [update for _, update in pairs]
                 self.apply(params, torch.stack(updates), group["lr"])
 
     def momentum_update(self, p, momentum):

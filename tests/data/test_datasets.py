@@ -93,3 +93,17 @@ def test_folders_without_clips_are_refused(tmp_path):
         datasets.make_dataset(Config(data=str(tmp_path / "nowhere")))
     with pytest.raises(BadInput, match="not one clip"):
         datasets.make_dataset(Config(data=str(tmp_path)))[0]
+
+
+def test_a_windows_memory_is_up_to_a_minute_old(monkeypatch):
+    memories = []
+
+    def render(scene, frames, height, width, fps, times, size_factor):
+        memories.append(times[0])
+
+    monkeypatch.setattr(datasets, "render", render)
+    source = datasets.WorldDataset(CONFIG)
+    scene = scenes.Scene([scenes.Thing("square", "red", 0.2, (0.5, 0.5), "right", "slowly")])
+    for k in range(40):
+        source.make_window(np.random.default_rng(k), scene, 25, 32, 64)
+    assert -60 <= min(memories) < -40 and -20 < max(memories) < 0

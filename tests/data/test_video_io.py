@@ -92,3 +92,11 @@ def test_a_path_that_cannot_be_written_is_refused_before_any_work(tmp_path, path
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match=why):
         video_io.check_output_path(tmp_path / path, 33, 32)
+
+
+def test_a_red_clip_is_red_in_training(tmp_path):
+    video = np.zeros((12, 16, 24, 3), np.uint8)
+    video[..., 0] = 220
+    video_io.write_clip(tmp_path / "red.mp4", video, 12.0)
+    clip = video_io.read_window(tmp_path / "red.mp4", 5, 16, 24, 12.0, np.random.default_rng(0))
+    assert clip[..., 0].min() > 200 and clip[..., 2].max() < 20

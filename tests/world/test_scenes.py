@@ -231,6 +231,12 @@ def test_an_edge_that_crosses_a_pixel_covers_part_of_it():
     assert drawn[48, 47:50] == pytest.approx([1.0, 0.25, 0.0], abs=1e-5)
 
 
+def test_a_triangles_slanted_side_is_as_soft_as_a_straight_one():
+    # The pixel at (8.5, 0.5) from the middle lies (2 * 8.5 - 0.5 - 16) / sqrt(5) pixels outside of the side.
+    drawn = coverage("triangle", 0.25, np.array([[0.5, 0.5]]), 64, 64)[0]
+    assert drawn[32, 40] == pytest.approx(0.5 - 0.5 / 5**0.5, abs=1e-4)
+
+
 def test_an_unknown_shape_is_refused():
     with pytest.raises(ValueError, match="hexagon"):
         coverage("hexagon", 0.25, MIDDLE, 96, 64)
@@ -276,9 +282,9 @@ def test_inside_is_the_colour_and_outside_the_ground():
 
 
 def test_an_edge_mixes_colour_and_ground_and_rounds():
-    # A box of 6.5 pixels around x = 16 ends in the middle of the pixel from 22 to 23.
-    frame = render(scene_of("square", "white", size=6.5 / 32), 1, 32, 48)[0]
-    assert tuple(frame[16, 22]) == (129, 130, 134)  # (240 + ground) / 2 = 129, 130, 134
+    # A box of ± 6.375 pixels around x = 16 covers 3 / 8 of the pixel from 22 to 23.
+    frame = render(scene_of("square", "white", size=6.375 / 32), 1, 32, 48)[0]
+    assert tuple(frame[16, 22]) == (101, 103, 108)  # ground + 3 / 8 (240 - ground) = 101.25, 102.5, 107.5
 
 
 def test_later_things_are_in_front():
@@ -291,3 +297,8 @@ def test_size_factor_scales_things_frame_by_frame():
     video = render(scene, 2, 32, 48, times=np.zeros(2), size_factor=np.array([1.0, 2.0]))
     assert (video[0] == render(scene, 1, 32, 48)[0]).all()
     assert (video[1] == render(scene_of(size=0.2), 1, 32, 48)[0]).all()
+
+
+def test_a_thing_may_be_anywhere_in_a_frame_that_is_not_square():
+    wide = render(scene_of(start=(1.2, 0.5)), 1, 32, 48)
+    assert centres_of_mass(wide)[0] == pytest.approx([1.2 * 32, 16], abs=0.1)

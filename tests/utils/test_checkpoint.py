@@ -1,0 +1,150 @@
+"""Checkpoints: reading, saving, giving away."""
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from config import BadInput
+from utils import checkpoint as checkpoint_io
+from utils.checkpoint import load_model, newest_checkpoint, read_checkpoint, save_checkpoint, slim_checkpoint
+
+ROOT = Path(__file__).parents[2]
+
+
+def networks_parameters(model):
+    return [*model.vae.parameters(), *model.dit.parameters()]
+
+
+def test_a_model_holds_what_the_checkpoint_says(checkpoint):
+    saved = torch.load(checkpoint, weights_only=True)
+    model = load_model(checkpoint)
+    assert model.vocab == saved["vocab"]
+    assert model.latent_scale == saved["latent_scale"]
+    assert model.train_seconds == saved["train_seconds"] > 0
+    assert vars(model.config) == saved["config"]
+
+
+def test_a_model_samples_with_the_average_and_not_with_the_last_weights(checkpoint):
+    saved = torch.load(checkpoint, weights_only=True)
+    model = load_model(checkpoint)
+    differs = False
+    for name, weights in model.dit.state_dict().items():
+        assert torch.equal(weights, saved["ema"][name])
+        differs |= not torch.equal(weights, saved["dit"][name])
+    assert differs
+    for name, weights in model.vae.state_dict().items():
+        assert torch.equal(weights, saved["vae"][name])
+
+
+def test_a_model_is_ready_to_sample(checkpoint):
+    model = load_model(checkpoint)
+    assert not model.vae.training
+    assert not model.dit.training
+
+
+def test_the_hash_is_the_beginning_of_the_files_sha256(checkpoint):
+    digits = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    _, file_hash = read_checkpoint(checkpoint)
+    assert file_hash == digits[:12]
+    assert load_model(checkpoint).checkpoint_hash == digits[:12]
+
+
+@pytest.mark.parametrize("key", ["config", "vocab", "latent_scale", "vae", "ema"])
+def test_a_checkpoint_without_something_is_refused(checkpoint, tmp_path, key):
+    saved = torch.load(checkpoint, weights_only=True)
+    del saved[key]
+    torch.save(saved, tmp_path / "part.pt")
+    with pytest.raises(BadInput, match="part.pt: not one of train.py"):
+        load_model(tmp_path / "part.pt")
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    (tmp_path / "empty.pt").write_bytes(b"")
+    with pytest.raises(BadInput, match="empty.pt: cannot be read"):
+        read_checkpoint(tmp_path / "empty.pt")
+
+
+class Attack:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_strangers_checkpoint_runs_no_code(tmp_path):
+    torch.save({"config": Attack(tmp_path / "owned")}, tmp_path / "evil.pt")
+    with pytest.raises(BadInput, match="evil.pt: cannot be read"):
+        read_checkpoint(tmp_path / "evil.pt")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_weights_of_another_size_are_refused(checkpoint, tmp_path):
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["config"]["dit_width"] = 64
+    torch.save(saved, tmp_path / "misfit.pt")
+    with pytest.raises(BadInput, match="misfit.pt: its weights do not fit its config"):
+        load_model(tmp_path / "misfit.pt")
+
+
+def test_a_run_killed_while_saving_keeps_its_last_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "model.pt"
+    save_checkpoint(path, {"step": 1})
+
+    def write_half(state, file):
+        Path(file).write_bytes(b"half a checkpo")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", write_half)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(path, {"step": 2})
+    assert torch.load(path, weights_only=True) == {"step": 1}
+
+
+def test_saving_replaces_the_last_checkpoint_and_leaves_nothing_else(tmp_path):
+    save_checkpoint(tmp_path / "model.pt", {"step": 1})
+    save_checkpoint(tmp_path / "model.pt", {"step": 2})
+    assert torch.load(tmp_path / "model.pt", weights_only=True) == {"step": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_a_checkpoint_to_give_away_is_the_same_in_half_precision(checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "slim.pt", slim_checkpoint(torch.load(checkpoint, weights_only=True)))
+    whole = load_model(checkpoint)
+    half = load_model(tmp_path / "slim.pt")
+    for a, b in zip(networks_parameters(whole), networks_parameters(half), strict=True):
+        assert b.dtype == torch.float32
+        assert torch.equal(a.half().float(), b)
+    assert (half.config, half.vocab) == (whole.config, whole.vocab)
+    assert (half.latent_scale, half.train_seconds) == (whole.latent_scale, whole.train_seconds)
+    assert (tmp_path / "slim.pt").stat().st_size < checkpoint.stat().st_size / 2
+
+
+def test_the_newest_checkpoint_is_the_one_saved_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, seconds in (("old", 1000), ("new", 3000), ("middle", 2000)):
+        path = tmp_path / "out" / name / "model.pt"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (seconds, seconds))
+    assert newest_checkpoint() == "out/new/model.pt"
+
+
+def test_without_a_trained_one_it_is_the_one_that_is_shipped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert newest_checkpoint() == str(checkpoint_io.SHIPPED)
+    assert checkpoint_io.SHIPPED == ROOT / "assets/small.pt"
+
+
+@pytest.mark.parametrize("module", ["train", "utils.checkpoint"])
+def test_training_loads_no_safety_code(module):
+    code = f"import sys, {module}; print([name for name in sys.modules if name.startswith('safety')])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stderr
