@@ -14,15 +14,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from world.captions import describe
-from world.scenes import COMBINATIONS, GROUND, HELD_OUT, SEEN, draw_scene, frame_extent, render
-from data.video_io import film_strip, to_float, to_uint8
 from config import BadInput, clip_shapes
-from world.reader import ATTRIBUTES, path_error, read, seam_velocity, shows, steadiness
+from data.video_io import film_strip, to_float, to_uint8
 from sample import complete, connect, extend, fill, generate
 from utils.checkpoint import load_model, newest_checkpoint
 from utils.cli import Flags, check_at_least, pick_device, run
 from vae import psnr
+from world.captions import describe
+from world.reader import ATTRIBUTES, path_error, read, seam_velocity, shows, steadiness
+from world.scenes import COMBINATIONS, GROUND, HELD_OUT, SEEN, draw_scene, frame_extent, render
 
 
 def interval(share, n):

@@ -31,6 +31,7 @@ from data.video_io import check_output_path, open_clip, to_float, to_uint8, writ
 from utils.checkpoint import load_model, newest_checkpoint
 from utils.cli import Flags, check_at_least, pick_device, run
 
+
 @torch.no_grad()
 def complete(model, prompts, video, known, strength=None, steps=None, guidance=None, eta=0.0, seed=0, progress=False):
     """B prompts, a partly known video (B, T, H, W, 3) uint8 and which of its T frames are known, a bool array → the whole video, as one sequence.
@@ -191,7 +192,9 @@ def count(seconds, fps, flag):
 
 
 def main():
-    from safety import frames as safety_frames, prompts as safety_prompts, provenance
+    from safety import frames as safety_frames
+    from safety import prompts as safety_prompts
+    from safety import provenance
 
     args = parse()
     checkpoint = args.checkpoint or newest_checkpoint()

@@ -1,5 +1,5 @@
-from utils import checkpoint as checkpoint_io
 import bench
+from utils import checkpoint as checkpoint_io
 
 
 def test_every_pair_of_schedule_and_target_trains_samples_and_is_scored(command, checkpoint):

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 import evaluate
-from world import reader
-from world import scenes
+from world import reader, scenes
 
 
 def clip(combination, rng, frames=17, **size):

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from data import video_io
 import sample
+from data import video_io
 
 PROMPTS = ["a red circle moving left slowly", "a blue square moving up quickly"]
 

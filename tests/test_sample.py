@@ -4,10 +4,10 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from utils import cli
-from utils import checkpoint as checkpoint_io
 import sample
 from config import BadInput
+from utils import checkpoint as checkpoint_io
+from utils import cli
 
 PROMPTS = ["a red circle moving left slowly", "a blue square moving up quickly", "a red triangle moving left slowly"]
 

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from data import datasets
-from world import reader
-from world import scenes
 from config import BadInput, Config, count_tokens
+from data import datasets
+from world import reader, scenes
 
 CONFIG = Config(frames=5, height=16, width=24, fps=10.0, dit_tokens=200)
 MIX = replace(CONFIG, lengths="5 9", sizes="16x24 24x16 16x40", image_prob=0.3, late_prob=0.4, window_prob=0.5)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data import video_io
 from config import BadInput, Config
+from data import video_io
 
 CONFIG = Config(frames=5, height=16, width=24, fps=10.0, dit_tokens=200)
 

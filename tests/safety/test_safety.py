@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 
+import sample
+from config import BadInput
 from data import video_io
-from safety import __main__ as safety_main, detector, frames, minilm, prompts, provenance
+from safety import __main__ as safety_main
+from safety import detector, frames, minilm, prompts, provenance
 from safety import train as safety_train
 from utils import checkpoint as checkpoint_io
-import sample
 from world import scenes
-from config import BadInput
 
 ASK = "a red circle moving left slowly"
 FORBIDDEN = "a man beheading a woman with an axe"

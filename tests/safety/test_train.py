@@ -1,4 +1,3 @@
-from utils import checkpoint as checkpoint_io
 import inspect
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 from data import video_io
 from safety import detector, frames, minilm, prompts, provenance, weights
 from safety import train as safety_train
+from utils import checkpoint as checkpoint_io
 from world import scenes
 
 
