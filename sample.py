@@ -1,21 +1,34 @@
 """Everything that the announcement does with a trained model. What is given stays, what is not is invented:
 
-    python sample.py --prompt "a red circle moving left slowly"        text to video; --frames 1 for an image, --seconds 60 for a minute
-    python sample.py --image still.png                                 animate it
-    python sample.py --video clip.mp4 --extend forward 1               a second more; backward: a second before
-    python sample.py --video clip.mp4 --fill 9-16                      invent these frames
-    python sample.py --connect a.mp4 b.mp4 0.7                         seconds in between
+    python sample.py --prompt "a red circle moving left slowly"     text to video
+    python sample.py --prompt "a red circle" --frames 1             an image; --seconds 60 is a minute
+    python sample.py --image still.png                              animate it
+    python sample.py --video clip.mp4 --extend forward 1            a second more; backward: a second before
+    python sample.py --video clip.mp4 --fill 9-16                   invent these frames
+    python sample.py --connect a.mp4 b.mp4 0.7                      seconds in between
     python sample.py --edit clip.mp4 --strength 0.7 --prompt "a blue circle moving left slowly"
 
-They are one function. `complete` takes a video of which some frames are known, encodes what is known, holds it at level 0, denoises
-the rest beside it (diffusion.sample_latents) and decodes. Text to video is a video of which nothing is known, a still to animate is known frame 0,
-an edit begins at a level below 1. `extend` calls it again and again where one sequence is too short, `fill` finds the sequence around a gap.
+They are one function. `complete` takes a video of which some frames are known, encodes these, holds them at
+noise level 0, denoises the rest beside them and decodes. Text to video knows no frame, animating a still
+knows frame 0, an edit begins at a level below 1. `extend` calls `complete` again and again where one
+sequence is too short; `fill` finds the sequence around a gap.
 
-The command judges the prompts before anything is made, and every frame before anything is written (safety.py). Prompt, seed and the checkpoint's hash go into
-the file's metadata, and the file is signed.
+The command judges the prompts before anything is made and every frame before anything is written (safety/).
+Prompt, seed and the checkpoint's hash go into the file's metadata, and the file is signed.
 
-SDEdit (edits by starting in between): Meng et al. 2022. Long videos by overlapping windows: Video Diffusion Models, Ho et al. 2022, sec. 3.1.
-Letters: B prompts  T H W frames, height, width  Z latent channels  t h w latent frames, rows, columns
+Papers
+    SDEdit (edits that begin in between), Meng et al. 2022, https://arxiv.org/abs/2108.01073
+    Long videos from overlapping windows: Video Diffusion Models, Ho et al. 2022, sec. 3.1,
+        https://arxiv.org/abs/2204.03458
+
+Where we differ: Sora makes its minute in one sequence; ours holds about two seconds, so a longer video is
+made in windows.
+
+Letters
+    B       clips, one per prompt
+    T H W   frames, height, width in pixels
+    Z       latent channels
+    f h w   latent frames, rows, columns
 """
 import re
 from pathlib import Path
@@ -26,144 +39,317 @@ from tqdm import tqdm
 
 import diffusion
 import text
-from config import BadInput, check_size
+from config import TIME_FACTOR, BadInput, check_size, latent_length
 from data.video_io import check_output_path, open_clip, to_float, to_uint8, write_clip
 from utils.checkpoint import load_model, newest_checkpoint
 from utils.cli import Flags, check_at_least, pick_device, run
+from vae import latent_to_frame_mask
+
+# More prompts are worked off in groups, so that memory stays that of 32 clips (64 with guidance).
+CLIPS_AT_ONCE = 32
+
+# From one window of a long video to the next, so that no two begin with the same noise.
+SEED_STEP = 1_000_003
+
+DEFAULT_PROMPT = "a red circle moving left slowly"
+DEFAULT_STRENGTH = 0.7
 
 
 @torch.no_grad()
-def complete(model, prompts, video, known, strength=None, steps=None, guidance=None, eta=0.0, seed=0, progress=False):
-    """B prompts, a partly known video (B, T, H, W, 3) uint8 and which of its T frames are known, a bool array → the whole video, as one sequence.
+def complete(
+    model, prompts, video, known, strength=None, steps=None, guidance=None, eta=0.0, seed=0, progress=False
+):
+    """A partly known video → the whole video (B, T, H, W, 3) uint8, as one sequence. Every mode of this
+    file ends here.
 
-    A latent frame (frame 0; frames 1 to 4; 5 to 8 ...) is given where all its frames are known: these come back as they were.
-    strength, a level, edits: every frame has to be known, none is kept, and the noise begins at that level. eta: 0 is DDIM, 1 is DDPM.
-    Clip i starts from the noise of seed + i, whatever stands beside it. Raises BadInput for a size that cannot be cut into patches."""
-    c, place, made = model.config, model.latent_scale.device, []
-    check_size(c, *video.shape[1:4])
-    words = text.encode_prompts(prompts, model.vocab, c.max_words).to(place)
-    for first in range(0, len(prompts), 32):  # memory stays that of 32 clips (64 with guidance)
-        part = slice(first, first + 32)
-        latents, given = model.vae.encode_known(to_float(video[part]).to(place), torch.as_tensor(known, device=place).expand(len(video[part]), -1))
-        given = given & (strength is None)
-        generators = [torch.Generator().manual_seed(seed + first + i) for i in range(len(given))]
-        noise = lambda: torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(place)
-        z = diffusion.sample_latents(model.dit, words[part], noise, diffusion.Schedule(c.schedule), c.target, steps or c.sample_steps, eta,
-                             c.guidance if guidance is None else guidance, (latents * model.latent_scale, given), 1.0 if strength is None else strength, progress)
-        stay = given.repeat_interleave(4, 1)[:, 3:, None, None, None].cpu().numpy()   # (B, T, 1, 1, 1)
-        made.append(np.where(stay, video[part], to_uint8(model.vae.decode(z / model.latent_scale))))
-    return np.concatenate(made)
+    prompts   B strings
+    video     (B, T, H, W, 3) uint8; what unknown frames hold does not matter
+    known     (T,) bool. A latent frame (frame 0; 1 to 4; 5 to 8 ...) is given if all its frames are known,
+        and these
+              frames come back as they were
+    strength  None, or the noise level an edit begins at: then every frame has to be known, and none is kept
+    steps     denoising steps; None takes the config's
+    guidance  0 ignores the prompts, 1 is the plain model, more pushes; None takes the config's
+    eta       0 is DDIM, 1 is DDPM
+    seed      clip i starts from the noise of seed + i, whatever stands beside it
+
+    Raises BadInput for a size that cannot be cut into patches, and for prompts that are too long."""
+    config = model.config
+    check_size(config, *video.shape[1:4])
+    prompt_ids = text.encode_prompts(prompts, model.vocab, config.max_words)
+
+    videos = []
+    for first in range(0, len(prompts), CLIPS_AT_ONCE):
+        group = slice(first, first + CLIPS_AT_ONCE)
+        completed = complete_group(
+            model, prompt_ids[group], video[group], known, strength=strength, steps=steps, guidance=guidance,
+            eta=eta, seed=seed + first, progress=progress,
+        )
+        videos.append(completed)
+    return np.concatenate(videos)
 
 
-def extend(model, prompts, video, frames, backward=False, then=None, seed=0, progress=False, **how):
-    """A video (B, T, H, W, 3) → (B, T + frames, H, W, 3), with new frames behind it or before it.
+def complete_group(model, prompt_ids, video, known, strength, steps, guidance, eta, seed, progress):
+    """`complete` for as many clips as are worked off at once; see there."""
+    config = model.config
+    device = model.latent_scale.device
+    B = len(video)
 
-    Up to config.frames stand in one sequence. Beyond, windows of that length follow each other, the last half of one given to the next,
-    so the networks' memory does not grow. The prompt is for the first window: it names the direction at the start, which is wrong after
-    a bounce; the given frames show the right one. Later windows follow the prompts `then`, if any. how: steps, guidance, eta. Raises BadInput where nothing could be given."""
-    B, T, H, W, _ = video.shape
-    most, total = max(2, 1 + (model.config.frames - 1) // 4), T + frames         # latent frames in a window
-    if backward and T < 4:
-        raise BadInput(f"{T} frames: to extend it backward a clip needs at least the 4 frames of a latent frame")
-    with tqdm(total=frames, desc="frames", disable=not progress or frames <= model.config.frames) as bar:
-        while (missing := total - (T := video.shape[1])) > 0:
-            new_first = backward or T == 0                                       # a sequence's first latent frame is one frame, all others are four
-            have = T // 4 if new_first else (T + 3) // 4                         # latent frames that there are
-            need = (missing + (6 if new_first else 3)) // 4                      # latent frames that hold all that is missing
-            new = min(need, most - min(have, (most + 1) // 2))                   # invented in this window
-            old = min(have, most - new)                                          # given
-            kept = 4 * old - (0 if new_first else 3)                             # given, in frames
-            gap = np.zeros((B, 4 * (old + new) - 3 - kept, H, W, 3), np.uint8)
-            given = video[:, :kept] if backward else video[:, T - kept :]
-            if model.config.window_prob and not backward:                       # its frame 0 is the video's: a memory, so that nothing changes little by little
-                given = np.concatenate([video[:, :1], given[:, 1:]], 1)
-            window = [gap, given] if backward else [given, gap]
-            known = np.repeat([not backward, backward], [part.shape[1] for part in window])
-            made = complete(model, prompts, np.concatenate(window, 1), known, seed=seed, progress=progress and bar.disable, **how)
-            part = made[:, : gap.shape[1]][:, -missing:] if backward else made[:, kept:][:, :missing]
-            video = np.concatenate([part, video] if backward else [video, part], 1)
-            prompts, seed = then or [""] * B, seed + 1_000_003
-            bar.update(part.shape[1])
+    # What is known becomes latents. An edit keeps none of them: it begins with all of them, somewhat noisy.
+    pixels = to_float(video).to(device)                                            # (B, 3, T, H, W)
+    known = torch.as_tensor(known, device=device).expand(B, -1)                    # (B, T)
+    latents, given = model.vae.encode_known(pixels, known)                         # (B, Z, f, h, w), (B, f)
+    start = 1.0
+    if strength is not None:
+        given = torch.zeros_like(given)
+        start = strength
+
+    # A generator per clip, so that a clip does not depend on its neighbours. Drawn on the CPU: the same on
+    # any device.
+    generators = [torch.Generator().manual_seed(seed + i) for i in range(B)]
+
+    def noise():
+        draws = [torch.randn(latents.shape[1:], generator=generator) for generator in generators]
+        return torch.stack(draws).to(device)                                       # (B, Z, f, h, w)
+
+    z = diffusion.sample_latents(
+        model.dit,
+        prompt_ids.to(device),
+        noise,
+        diffusion.Schedule(config.schedule),
+        config.target,
+        steps=steps or config.sample_steps,
+        eta=eta,
+        guidance=config.guidance if guidance is None else guidance,
+        known=(latents * model.latent_scale, given),
+        start=start,
+        progress=progress,
+    )
+    decoded = to_uint8(model.vae.decode(z / model.latent_scale))                   # (B, T, H, W, 3)
+
+    # The VAE loses a little, so given frames are put back as they were.
+    keep = latent_to_frame_mask(given).cpu().numpy()[:, :, None, None, None]       # (B, T, 1, 1, 1)
+    return np.where(keep, video, decoded)
+
+
+def plan_window(available, missing, longest, backward=False):
+    """How the next window of a long video is made up → (given, invented), both in frames.
+
+    available  frames there are
+    missing    frames still wanted
+    longest    latent frames in a window
+    backward   new frames come before those there are
+
+    An example: longest = 4, a window of 13 frames. 13 frames are there, 4 latent frames; 16 are missing, 4
+    latent frames. Half a window is given, the rest invented: 2 latent frames given, which are frames 8 to
+    12 (the first one of a sequence stands for one frame, the other for four: 5 frames), and 2 invented, 8
+    frames: plan_window(13, 16, 4) == (5, 8). The window after it is alike, and then nothing is missing."""
+    # The first latent frame of a sequence is one frame, all others are four. It is new where nothing is
+    # given before it.
+    first_is_new = backward or available == 0
+    if first_is_new:
+        there = available // TIME_FACTOR
+        needed = (missing + 2 * TIME_FACTOR - 2) // TIME_FACTOR
+    else:
+        there = latent_length(available)
+        needed = (missing + TIME_FACTOR - 1) // TIME_FACTOR
+
+    # At most half of a window is given if more is needed than fits; what is not needed for new frames is
+    # given too.
+    at_least_given = min(there, (longest + 1) // 2)
+    new = min(needed, longest - at_least_given)
+    old = min(there, longest - new)
+
+    window = 1 + TIME_FACTOR * (old + new - 1)
+    given = TIME_FACTOR * old
+    if not first_is_new:
+        given -= TIME_FACTOR - 1
+    return given, window - given
+
+
+def extend(model, prompts, video, frames, backward=False, then=None, seed=0, progress=False, **sampling):
+    """A video (B, T, H, W, 3) uint8 → (B, T + frames, H, W, 3): new frames behind it, or before it.
+
+    Up to config.frames stand in one sequence. Beyond that, windows follow each other, the last half of one
+    given to the next, so that the networks' memory does not grow. The prompts are for the first window:
+    they name the direction at the start, which is wrong after a bounce; later windows see the right one in
+    the frames they are given. They follow the prompts `then`, if there are any. sampling: steps, guidance,
+    eta of `complete`.
+
+    Raises BadInput where a clip is too short to be extended backward."""
+    B, T, _, _, _ = video.shape
+    if backward and T < TIME_FACTOR:
+        needs = "to extend it backward a clip needs at least the 4 frames of a latent frame"
+        raise BadInput(f"{T} frames: {needs}")
+    longest = max(2, latent_length(model.config.frames))
+    wanted = T + frames
+
+    # One bar counts frames if there are several windows; else the sampler's own counts steps.
+    several_windows = frames > model.config.frames
+    with tqdm(total=frames, desc="frames", disable=not (progress and several_windows)) as bar:
+        while video.shape[1] < wanted:
+            missing = wanted - video.shape[1]
+            new = next_window(
+                model, prompts, video, missing, longest, backward=backward, seed=seed,
+                progress=progress and not several_windows, **sampling,
+            )
+            parts = [new, video] if backward else [video, new]
+            video = np.concatenate(parts, 1)
+            bar.update(new.shape[1])
+
+            # Each window has its own noise, and all but the first the prompts that hold all the time.
+            prompts = then or [""] * B
+            seed += SEED_STEP
     return video
 
 
-def generate(model, prompts, frames=None, height=None, width=None, **how):
-    """prompts, a list of B strings → (B, T, H, W, 3) uint8. None takes the config's value; how: see `extend`."""
-    c = model.config
-    frames, height, width = frames or c.frames, height or c.height, width or c.width
-    check_size(c, frames, height, width)
-    return extend(model, prompts, np.zeros((len(prompts), 0, height, width, 3), np.uint8), frames, **how)
+def next_window(model, prompts, video, missing, longest, backward, seed, progress, **sampling):
+    """One window of `extend` → its new frames (B, up to missing, H, W, 3)."""
+    B, T, H, W, _ = video.shape
+    given, invented = plan_window(T, missing, longest, backward)
+    gap = np.zeros((B, invented, H, W, 3), np.uint8)
+
+    if backward:
+        window = np.concatenate([gap, video[:, :given]], 1)
+        known = np.arange(window.shape[1]) >= invented
+    else:
+        window = np.concatenate([video[:, T - given :], gap], 1)
+        known = np.arange(window.shape[1]) < given
+        # A model that was trained with a memory gets the video's very first frame, so that nothing changes
+        # little by little from window to window.
+        if model.config.window_prob and given > 0:
+            window[:, 0] = video[:, 0]
+
+    completed = complete(model, prompts, window, known, seed=seed, progress=progress, **sampling)
+    if backward:
+        return completed[:, :invented][:, -missing:]
+    return completed[:, given:][:, :missing]
 
 
-def fill(model, prompts, video, first, last, **how):
+def generate(model, prompts, frames=None, height=None, width=None, **sampling):
+    """Text to video: B prompts → (B, T, H, W, 3) uint8. None takes the config's value; sampling: see
+    `extend`."""
+    config = model.config
+    frames = frames or config.frames
+    height = height or config.height
+    width = width or config.width
+    check_size(config, frames, height, width)
+    nothing = np.zeros((len(prompts), 0, height, width, 3), np.uint8)
+    return extend(model, prompts, nothing, frames, **sampling)
+
+
+def fill(model, prompts, video, first, last, **sampling):
     """Invents frames first ... last of a video (B, T, H, W, 3) → (the video, the last frame that is new).
 
-    Whole latent frames are invented, so up to three frames behind the gap are new, too. Raises BadInput where there is nothing around the
-    gap, or it does not fit into one sequence with a latent frame before and behind it."""
-    T, most = video.shape[1], model.config.frames
-    hole = (last - first + 4) // 4 * 4                                           # frames, in whole latent frames
+    Whole latent frames are invented, so up to three frames behind the gap are new too. Raises BadInput
+    where there is nothing around the gap, or where it does not fit into one sequence with a latent frame
+    before and behind it."""
+    T = video.shape[1]
+    longest = model.config.frames
+    gap = last - first + 1
+    hole = (gap + TIME_FACTOR - 1) // TIME_FACTOR * TIME_FACTOR  # the gap in whole latent frames
+    check_gap(first, last, hole, T, longest)
+
+    # The window begins with one frame, then come whole latent frames. Half of the room is for those behind
+    # the hole, more where there is little before it.
+    room = (longest - hole - 1) // TIME_FACTOR
+    there_before = (first - 1) // TIME_FACTOR
+    there_behind = (T - first - hole) // TIME_FACTOR
+    latents_behind = min(there_behind, max(room - there_before, (room + 1) // 2))
+    latents_before = min(there_before, room - latents_behind)
+    before = 1 + TIME_FACTOR * latents_before
+    behind = TIME_FACTOR * latents_behind
+
+    begin = first - before
+    end = first + hole + behind
+    known = np.ones(end - begin, bool)
+    known[before : before + hole] = False
+    completed = complete(model, prompts, video[:, begin:end], known, **sampling)
+    filled = np.concatenate([video[:, :begin], completed, video[:, end:]], 1)
+    return filled, first + hole - 1
+
+
+def check_gap(first, last, hole, T, longest):
+    """Raises BadInput for a gap that `fill` cannot fill. hole: frames that would be invented; longest:
+    frames in a sequence."""
     if not 1 <= first <= last:
-        raise BadInput(f"frames {first} to {last}: expected a gap with at least a frame before it, for example 1 to 4")
-    if T < first + hole + 4:
-        raise BadInput(f"frames {first} to {last} of a clip of {T}: {hole} frames would be invented (they come in fours), and 4 must follow them, to frame {first + hole + 3}")
-    if hole + 5 > most:
-        raise BadInput(f"frames {first} to {last} are {last - first + 1}; this model invents up to {(most - 5) // 4 * 4} between others")
-    room, left, right = (most - hole - 1) // 4, (first - 1) // 4, (T - first - hole) // 4  # latent frames: for what is given, and there besides one frame at the start
-    after = min(right, max(room - left, (room + 1) // 2))                        # half of the room, more where little is before
-    before = 1 + 4 * min(left, room - after)                                     # frames
-    window = slice(first - before, first + hole + 4 * after)
-    known = np.repeat([True, False, True], [before, hole, 4 * after])
-    made = complete(model, prompts, video[:, window], known, **how)
-    return np.concatenate([video[:, : window.start], made, video[:, window.stop :]], 1), first + hole - 1
+        example = "expected a gap with at least a frame before it, for example 1 to 4"
+        raise BadInput(f"frames {first} to {last}: {example}")
+    if first + hole + TIME_FACTOR > T:
+        needs = f"{hole} frames would be invented (they come in fours), and 4 must follow them"
+        raise BadInput(f"frames {first} to {last} of a clip of {T}: {needs}, to frame {first + hole + 3}")
+    if hole + TIME_FACTOR + 1 > longest:
+        most = (longest - TIME_FACTOR - 1) // TIME_FACTOR * TIME_FACTOR
+        gap = last - first + 1
+        raise BadInput(f"frames {first} to {last} are {gap}; this model invents up to {most} between others")
 
 
-def connect(model, prompts, a, b, frames, **how):
-    """Two videos (B, T, H, W, 3) and so many new frames between them, in fours → (the video, the last frame that is new)."""
-    if b.shape[1] < 4:
-        raise BadInput(f"a clip of {b.shape[1]} frames: to be connected to, it needs at least the 4 frames of a latent frame")
-    gap = np.zeros_like(a[:, :1]).repeat((frames + 3) // 4 * 4, 1)
-    return fill(model, prompts, np.concatenate([a, gap, b], 1), a.shape[1], a.shape[1] + frames - 1, **how)
+def connect(model, prompts, a, b, frames, **sampling):
+    """Two videos (B, T, H, W, 3) and new frames between them, in fours → (the video, the last frame that is
+    new)."""
+    if b.shape[1] < TIME_FACTOR:
+        needs = "to be connected to, it needs at least the 4 frames of a latent frame"
+        raise BadInput(f"a clip of {b.shape[1]} frames: {needs}")
+    in_fours = (frames + TIME_FACTOR - 1) // TIME_FACTOR * TIME_FACTOR
+    gap = np.zeros_like(a[:, :1]).repeat(in_fours, 1)
+    video = np.concatenate([a, gap, b], 1)
+    first = a.shape[1]
+    return fill(model, prompts, video, first, first + frames - 1, **sampling)
 
 
-def parse():
-    from safety.provenance import KEYS
+def edit(model, prompts, video, strength, **sampling):
+    """A video (B, T, H, W, 3) → its first 1 + 4k frames, changed to what the prompts say. Raises BadInput
+    if too long.
 
-    parser = Flags(__doc__)
-    parser.add_argument("--prompt", nargs="+", help="what to show; several give several files, @FILE takes one from every line; without it, what is given speaks for itself")
-    parser.add_argument("--then", metavar="PROMPT", help="what holds all the time, for the later windows of a long video, which the prompt itself does not reach")
-    parser.add_argument("--image", metavar="FILE", help="animate this picture")
-    parser.add_argument("--video", metavar="FILE", help="the clip that --extend or --fill work on")
-    parser.add_argument("--extend", nargs=2, metavar=("forward|backward", "SECONDS"), help="new frames behind the clip, or before it")
-    parser.add_argument("--fill", metavar="A-B", help="invent frames A to B of the clip, counted from 0 at the config's frame rate")
-    parser.add_argument("--connect", nargs=3, metavar=("FILE", "FILE", "SECONDS"), help="new frames between two clips")
-    parser.add_argument("--edit", metavar="FILE", help="change this clip to what the prompt says")
-    parser.add_argument("--strength", type=float, help="how much an edit may change, above 0, up to 1: the noise level it begins at (default: 0.7)")
-    parser.add_argument("--frames", type=int, help="1 + 4k, 1 is an image; the config has the default")
-    parser.add_argument("--seconds", type=float, help="the same in seconds, rounded up to 1 + 4k frames")
-    parser.add_argument("--size", help="HxW in pixels, for example 32x48; default: the config's, or the nearest to what is given")
-    parser.add_argument("--checkpoint", help="what train.py wrote; default: the newest out/*/model.pt, or else assets/small.pt")
-    parser.add_argument("--out", default="out/sample.gif", help="the file; its ending says mp4, gif, webp or png (a strip)")
-    parser.add_argument("--steps", type=int, help="denoising steps; the config has the default")
-    parser.add_argument("--guidance", type=float, help="0 ignores the prompt, 1 is plain, more pushes; the config has the default")
-    parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim", help="ddim adds no noise on the way, ddpm does")
-    parser.add_argument("--seed", type=int, default=0, help="the first prompt's; the next one's is one more")
-    parser.add_argument("--zoom", type=int, default=4, help="pixels of the file per pixel of the video, in each direction")
-    parser.add_argument("--keys", metavar="FOLDER", default=str(KEYS), help="cert.pem and key.pem to sign with; made for development where there are none")
-    parser.add_argument("--unsafe-skip-checks", action="store_true", help="judge neither prompts nor frames; logged in unsafe.log beside the output")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
-    args = parser.parse_args()
+    strength: the noise level the edit begins at, above 0, up to 1."""
+    T = video.shape[1]
+    whole = 1 + (T - 1) // TIME_FACTOR * TIME_FACTOR
+    known = np.ones(whole, bool)
+    return complete(model, prompts, video[:, :whole], known, strength=strength, **sampling)
+
+
+def add_flags(parser):
+    """The flags of this command, grouped as one uses them."""
+    add = parser.add_argument
+    add("--prompt", nargs="+", help="what to show; several give several files, @FILE takes one a line")
+    add("--then", metavar="PROMPT", help="what holds all the time, for the later windows of a long video")
+
+    # What is given.
+    add("--image", metavar="FILE", help="animate this picture")
+    add("--video", metavar="FILE", help="the clip that --extend or --fill work on")
+    add("--extend", nargs=2, metavar=("forward|backward", "SECONDS"), help="new frames behind it, or before")
+    add("--fill", metavar="A-B", help="invent frames A to B, counted from 0 at the config's frame rate")
+    add("--connect", nargs=3, metavar=("FILE", "FILE", "SECONDS"), help="new frames between two clips")
+    add("--edit", metavar="FILE", help="change this clip to what the prompt says")
+    add("--strength", type=float, help="how much an edit may change: the level it begins at (default: 0.7)")
+
+    # What comes out.
+    add("--frames", type=int, help="1 + 4k, 1 is an image; the config has the default")
+    add("--seconds", type=float, help="the same in seconds, rounded up to 1 + 4k frames")
+    add("--size", help="HxW in pixels, like 32x48; default: the config's, or the nearest to what is given")
+    add("--out", default="out/sample.gif", help="the file; its ending says mp4, gif, webp or png (a strip)")
+    add("--zoom", type=int, default=4, help="pixels of the file per pixel of the video, in each direction")
+
+    # How it is made.
+    add("--checkpoint", help="what train.py wrote; default: the newest out/*/model.pt, or assets/small.pt")
+    add("--steps", type=int, help="denoising steps; the config has the default")
+    add("--guidance", type=float, help="0 ignores the prompt, 1 is plain, more pushes; default: the config's")
+    add("--sampler", choices=("ddim", "ddpm"), default="ddim", help="ddim adds no noise, ddpm does")
+    add("--seed", type=int, default=0, help="the first prompt's; the next one's is one more")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
+
+    # Safety.
+    add("--keys", metavar="FOLDER", help="cert.pem and key.pem to sign with (default: ~/.config/sora-small)")
+    add("--unsafe-skip-checks", action="store_true", help="judge neither; logged in unsafe.log")
+
+
+def check_flags(args):
+    """Raises BadInput for flags that are wrong, or do not go together."""
     check_at_least(args, steps=1, guidance=0, frames=1, zoom=1, seed=0)
-    modes = [f"--{mode}" for mode in ("image", "video", "connect", "edit") if getattr(args, mode)]
-    if len(modes) > 1:
-        raise BadInput(f"{' '.join(modes)}: expected one of them")
-    if bool(args.video) != bool(args.extend or args.fill) or args.extend and args.fill:
-        raise BadInput("--video FILE comes with --extend or with --fill, and they with it")
-    if args.frames is not None and args.seconds is not None:
-        raise BadInput(f"--frames {args.frames} --seconds {args.seconds}: expected one of them")
-    if (args.frames or args.seconds) is not None and modes and not args.image:
-        raise BadInput(f"--frames or --seconds: expected with a prompt alone or --image, not with {modes[0]}, which knows its length")
+    check_modes(args)
     if args.then and (args.fill or args.connect or args.edit):
-        raise BadInput(f"--then {args.then}: expected with a prompt alone, --image or --extend, whose videos can be long")
+        where = "expected with a prompt alone, --image or --extend, whose videos can be long"
+        raise BadInput(f"--then {args.then}: {where}")
     if args.strength is not None and not (args.edit and 0 < args.strength <= 1):
         raise BadInput(f"--strength {args.strength}: expected a number above 0, up to 1, and --edit FILE")
     if args.edit and not args.prompt:
@@ -172,80 +358,180 @@ def parse():
         raise BadInput(f"--extend {args.extend[0]}: expected forward or backward, then seconds")
     if args.size and not re.fullmatch(r"\d+x\d+", args.size):
         raise BadInput(f"--size {args.size}: expected HEIGHTxWIDTH, for example 32x48")
-    try:
-        " ".join((args.prompt or []) + [args.then or ""]).encode()
-    except UnicodeEncodeError as error:
-        raise BadInput(f"--prompt: {error.object[error.start]!r} is no letter; expected UTF-8")
     if args.fill and not re.fullmatch(r"\d+-\d+", args.fill):
         raise BadInput(f"--fill {args.fill}: expected FIRST-LAST, two frame numbers, for example 9-16")
-    return args
+    check_letters(args)
 
 
-def count(seconds, fps, flag):
-    """Seconds, as the user wrote them → frames. Raises BadInput."""
+def check_modes(args):
+    """Raises BadInput for more than one mode, or for a length where the mode has its own."""
+    given = {"--image": args.image, "--video": args.video, "--connect": args.connect, "--edit": args.edit}
+    modes = []
+    for flag, value in given.items():
+        if value:
+            modes.append(flag)
+    if len(modes) > 1:
+        raise BadInput(f"{' '.join(modes)}: expected one of them")
+
+    works_on_video = bool(args.extend or args.fill)
+    if bool(args.video) != works_on_video or (args.extend and args.fill):
+        raise BadInput("--video FILE comes with --extend or with --fill, and they with it")
+    if args.frames is not None and args.seconds is not None:
+        raise BadInput(f"--frames {args.frames} --seconds {args.seconds}: expected one of them")
+    has_length = args.frames is not None or args.seconds is not None
+    if has_length and modes and not args.image:
+        where = f"expected with a prompt alone or --image, not with {modes[0]}, which knows its length"
+        raise BadInput(f"--frames or --seconds: {where}")
+
+
+def check_letters(args):
+    """Raises BadInput for a prompt that no file's metadata could hold."""
+    prompts = [*(args.prompt or []), args.then or ""]
     try:
-        if 0 < float(seconds) < 86_400:
-            return max(1, round(float(seconds) * fps))
+        " ".join(prompts).encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(f"--prompt: {error.object[error.start]!r} is no letter; expected UTF-8") from error
+
+
+def count_frames(seconds, fps, flag):
+    """Seconds, as the user wrote them → frames, at least one. Raises BadInput."""
+    try:
+        value = float(seconds)
     except ValueError:
-        pass
-    raise BadInput(f"{flag} {seconds}: expected seconds, for example 1")
+        value = -1.0
+    if not 0 < value < 86_400:
+        raise BadInput(f"{flag} {seconds}: expected seconds, for example 1")
+    return max(1, round(value * fps))
+
+
+def asked_frames(args, config):
+    """How many frames --frames or --seconds ask for; seconds are rounded up to 1 + 4k."""
+    if args.seconds is not None:
+        frames = count_frames(args.seconds, config.fps, "--seconds")
+        return 1 + (frames + 2) // TIME_FACTOR * TIME_FACTOR
+    return args.frames or config.frames
+
+
+def open_given(args, config, copies, size):
+    """The clips that are given, each (copies, T, H, W, 3) uint8, all of one size: the one asked for, or the
+    first clip's."""
+    paths = [args.image, args.video, args.edit]
+    if args.connect:
+        paths += args.connect[:2]
+    clips = []
+    for path in paths:
+        if path:
+            clip = open_clip(path, config, size)
+            size = clip.shape[1:3]
+            clips.append(clip[None].repeat(copies, 0))
+    return clips
+
+
+def make_videos(args, model, prompts, clips, frames, height, width):
+    """What the flags ask for → (B, T, H, W, 3) uint8. Says which frames are new where that is not plain."""
+    fps = model.config.fps
+    sampling = {
+        "steps": args.steps,
+        "guidance": args.guidance,
+        "eta": 1.0 if args.sampler == "ddpm" else 0.0,
+        "seed": args.seed,
+        "progress": True,
+    }
+    then = [args.then] * len(prompts) if args.then else None
+
+    if args.image:
+        still = clips[0][:, :1]
+        return extend(model, prompts, still, frames - 1, then=then, **sampling)
+
+    if args.extend:
+        direction, seconds = args.extend
+        new = count_frames(seconds, fps, "--extend")
+        return extend(model, prompts, clips[0], new, backward=direction == "backward", then=then, **sampling)
+
+    if args.fill:
+        first, last = [int(number) for number in args.fill.split("-")]
+        videos, last_new = fill(model, prompts, clips[0], first, last, **sampling)
+        print(f"frames {first} to {last_new} are new")
+        return videos
+
+    if args.connect:
+        new = count_frames(args.connect[2], fps, "--connect")
+        videos, last_new = connect(model, prompts, clips[0], clips[1], new, **sampling)
+        print(f"frames {clips[0].shape[1]} to {last_new} are new")
+        return videos
+
+    if args.edit:
+        length = clips[0].shape[1]
+        longest = model.config.frames
+        if length > longest:
+            limit = f"this model edits up to {longest}, {longest / fps:.1f} seconds"
+            raise BadInput(f"--edit {args.edit}: {length} frames; {limit}")
+        strength = DEFAULT_STRENGTH if args.strength is None else args.strength
+        return edit(model, prompts, clips[0], strength, **sampling)
+
+    return generate(model, prompts, frames, height, width, then=then, **sampling)
+
+
+def output_path(args, i, count):
+    """out.gif, or out-0.gif, out-1.gif ... where there are several prompts."""
+    path = Path(args.out)
+    if count == 1:
+        return path
+    return path.with_stem(f"{path.stem}-{i}")
 
 
 def main():
+    # Safety is imported here alone: nothing else that samples has to load it.
     from safety import frames as safety_frames
     from safety import prompts as safety_prompts
     from safety import provenance
 
-    args = parse()
+    parser = Flags(__doc__)
+    add_flags(parser)
+    args = parser.parse_args()
+    check_flags(args)
     checkpoint = args.checkpoint or newest_checkpoint()
-    prompts = args.prompt or ["" if args.image or args.video or args.connect else "a red circle moving left slowly"]
+
+    # Without a prompt, what is given speaks for itself.
+    speaks_for_itself = args.image or args.video or args.connect
+    prompts = args.prompt or ["" if speaks_for_itself else DEFAULT_PROMPT]
+    all_prompts = [*prompts, args.then or ""]
+
+    # Whatever can be refused is refused before any work: prompts, keys, checkpoint, words, sizes, files.
     if not args.unsafe_skip_checks:
-        safety_prompts.check_prompts(prompts + [args.then or ""])
-    signer = provenance.signer(args.keys)
+        safety_prompts.check_prompts(all_prompts)
+    signer = provenance.signer(args.keys or provenance.KEYS)
     model = load_model(checkpoint, pick_device(args.device))
-    c, size = model.config, tuple(map(int, args.size.split("x"))) if args.size else None
-    text.encode_prompts(prompts + [args.then or ""], model.vocab, c.max_words, warn=True)  # warns of unknown words and refuses long prompts, before any work
-    frames = args.frames or (1 + 4 * ((count(args.seconds, c.fps, "--seconds") + 2) // 4) if args.seconds is not None else c.frames)
-    check_size(c, frames, *(size or (c.height, c.width)))
-    clips = []
-    for path in (args.image, args.video, args.edit, *(args.connect or ())[:2]):
-        if path:
-            clips.append(open_clip(path, c, size)[None].repeat(len(prompts), 0))
-            size = clips[0].shape[2:4]
-    height, width = size or (c.height, c.width)
+    config = model.config
+    text.encode_prompts(all_prompts, model.vocab, config.max_words, warn=True)
+    frames = asked_frames(args, config)
+    size = None
+    if args.size:
+        size = tuple(int(side) for side in args.size.split("x"))
+    check_size(config, frames, *(size or (config.height, config.width)))
+    clips = open_given(args, config, len(prompts), size)
+    if clips:
+        size = clips[0].shape[2:4]
+    height, width = size or (config.height, config.width)
     check_output_path(args.out, height * args.zoom, width * args.zoom)
     if args.unsafe_skip_checks:
-        provenance.log_skip(prompts + [args.then or ""], Path(args.out).parent)
-    how = dict(steps=args.steps, guidance=args.guidance, eta=float(args.sampler == "ddpm"), seed=args.seed, progress=True)
-    then = dict(then=[args.then] * len(prompts) if args.then else None)
-    if args.image:
-        videos = extend(model, prompts, clips[0][:, :1], frames - 1, **then, **how)
-    elif args.extend:
-        videos = extend(model, prompts, clips[0], count(args.extend[1], c.fps, "--extend"), args.extend[0] == "backward", **then, **how)
-    elif args.fill:
-        first, last = map(int, args.fill.split("-"))
-        videos, last = fill(model, prompts, clips[0], first, last, **how)
-        print(f"frames {first} to {last} are new")
-    elif args.connect:
-        videos, last = connect(model, prompts, *clips, count(args.connect[2], c.fps, "--connect"), **how)
-        print(f"frames {clips[0].shape[1]} to {last} are new")
-    elif args.edit:
-        if clips[0].shape[1] > c.frames:
-            raise BadInput(f"--edit {args.edit}: {clips[0].shape[1]} frames; this model edits up to {c.frames}, {c.frames / c.fps:.1f} seconds")
-        clip = clips[0][:, : (clips[0].shape[1] - 1) // 4 * 4 + 1]  # 1 + 4k of its frames
-        videos = complete(model, prompts, clip, np.ones(clip.shape[1], bool), 0.7 if args.strength is None else args.strength, **how)
-    else:
-        videos = generate(model, prompts, frames, height, width, **then, **how)
+        provenance.log_skip(all_prompts, Path(args.out).parent)
+
+    videos = make_videos(args, model, prompts, clips, frames, height, width)
+
+    # Every frame of every video is looked at before the first is written.
     if not args.unsafe_skip_checks:
-        safety_frames.check_frames(videos, c.fps)
-    for i, (prompt, video) in enumerate(zip(prompts, videos)):
-        path = Path(args.out) if len(videos) == 1 else Path(args.out).with_stem(f"{Path(args.out).stem}-{i}")
+        safety_frames.check_frames(videos, config.fps)
+    for i, (prompt, video) in enumerate(zip(prompts, videos, strict=True)):
+        path = output_path(args, i, len(videos))
+        note = f"{prompt} | seed {args.seed + i} | checkpoint {model.checkpoint_hash}"
         try:
-            write_clip(path, video, c.fps, args.zoom, f"{prompt} | seed {args.seed + i} | checkpoint {model.checkpoint_hash}")
+            write_clip(path, video, config.fps, args.zoom, note)
         except OSError as error:
-            raise BadInput(f"--out {path}: cannot be written ({error.strerror})")
+            raise BadInput(f"--out {path}: cannot be written ({error.strerror})") from error
         signature = provenance.sign(path, signer, model.checkpoint_hash, prompt, bool(clips))
-        print(f"{path}: {len(video)} frames of {height}x{width} from {checkpoint}", prompt, signature, sep=" | ")
+        made = f"{path}: {len(video)} frames of {height}x{width} from {checkpoint}"
+        print(made, prompt, signature, sep=" | ")
 
 
 if __name__ == "__main__":
