@@ -1,12 +1,24 @@
-"""Scores a model by asking for things and looking at what comes out (reader.py).
+"""Scores a model by asking for things and looking at what comes out (world/reader.py).
 
-The reader's own score on clips rendered by the world is the ceiling for any model. FID or FVD would need a pretrained network, and
-would not say *what* is wrong.
+    python evaluate.py                       prompts that were seen in training, and combinations that were
+        held out
+    python evaluate.py --modes               every mode of sample.py
+    python evaluate.py --minute 60           long videos, second by second
 
-Letters: T H W frames, height, width
+The toy world can be read back exactly, so a score says *what* is wrong. The reader's own score on clips
+rendered by the world is the ceiling for any model. FID or FVD would need a pretrained network and would not
+say what is wrong.
+
+Papers
+    The interval of a share: Wilson 1927; compared in Newcombe 1998, Statistics in Medicine 17
+
+Letters
+    B       clips
+    T H W   frames, height, width in pixels
 """
 import json
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -24,184 +36,409 @@ from world.captions import describe
 from world.reader import ATTRIBUTES, path_error, read, seam_velocity, shows, steadiness
 from world.scenes import COMBINATIONS, GROUND, HELD_OUT, SEEN, draw_scene, frame_extent, render
 
+NEAR = 2.0  # pixels: a path that stays this near to the world's own is right
+SAME_DIRECTION = 0.7  # cosine of the angle between two velocities, above which they point the same way
+CLEARLY_NOT_GROUND = 60  # of 442, the distance between two colours, from which a pixel shows a thing
+
 
 def interval(share, n):
-    """Wilson's 95 % interval of a share counted in n cases."""
+    """Wilson's 95 % interval of a share counted in n cases → (low, high)."""
     z = 1.96
-    middle, spread = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return (middle - spread) / (1 + z**2 / n), (middle + spread) / (1 + z**2 / n)
+    middle = share + z**2 / (2 * n)
+    spread = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    scale = 1 + z**2 / n
+    return (middle - spread) / scale, (middle + spread) / scale
 
 
-def shares(videos, combinations, fps):
-    """How many videos show what was asked → {"all", "shape", "colour", "direction", "speed"}: shares between 0 and 1."""
-    found = [read(video, fps) for video in videos]
-    right = np.array([[f[a] == word for a, word in zip(ATTRIBUTES, c)] for f, c in zip(found, combinations)])
-    return {"all": float(right.all(1).mean())} | dict(zip(ATTRIBUTES, right.mean(0).tolist()))
+def attribute_shares(videos, combinations, fps):
+    """How many videos show what was asked → {"all", "shape", "colour", "direction", "speed"}: shares
+    between 0 and 1."""
+    right = []
+    for video, combination in zip(videos, combinations, strict=True):
+        found = read(video, fps)
+        right.append([found[name] == word for name, word in zip(ATTRIBUTES, combination, strict=True)])
+    right = np.array(right)                                                        # (B, 4)
+    shares = {"all": float(right.all(1).mean())}
+    for name, share in zip(ATTRIBUTES, right.mean(0).tolist(), strict=True):
+        shares[name] = share
+    return shares
 
 
-def clips(pool, n, seed, frames, height, width, fps):
-    """n clips of the world, each of the pool's combinations as often as the others → combinations, captions, videos (n, T, H, W, 3).
-
-    256 held-out clips are 14 sentences with 256 different starts."""
+def world_clips(pool, n, seed, frames, height, width, fps):
+    """n clips of the world → combinations, captions, videos (n, T, H, W, 3). Each of the pool's
+    combinations is as frequent as the others: 256 held-out clips are 14 sentences with 256 different
+    starts."""
     rng = np.random.default_rng(seed)
-    asked = [pool[i] for i in np.resize(rng.permutation(len(pool)), n)]
-    drawn = [draw_scene(rng, c, frame_extent(height, width)) for c in asked]
-    return asked, [describe(s) for s in drawn], np.stack([render(s, frames, height, width, fps) for s in drawn])
+    order = np.resize(rng.permutation(len(pool)), n)
+    combinations = [pool[i] for i in order]
+    extent = frame_extent(height, width)
+    scenes = [draw_scene(rng, combination, extent) for combination in combinations]
+    captions = [describe(scene) for scene in scenes]
+    videos = np.stack([render(scene, frames, height, width, fps) for scene in scenes])
+    return combinations, captions, videos
 
 
-def usual(config):
-    """The clip that `score` asks for: (T, H, W, fps), at most 17 frames, which have room to show where a thing moves before it bounces."""
-    return min(config.frames, 17), config.height, config.width, config.fps
+def usual_clips(config, pool, n, seed):
+    """`world_clips` in the config's size, of at most 17 frames: room to show where a thing moves before it
+    bounces."""
+    frames = min(config.frames, 17)
+    return world_clips(pool, n, seed, frames, config.height, config.width, config.fps)
 
 
-def prompt_following(model, pool, prompts, seed, **how):
-    """The shares of videos that show what was asked. how: steps, guidance, eta of sample.generate."""
-    asked, captions, truth = clips(pool, prompts, seed, *usual(model.config))
-    return shares(generate(model, captions, *truth.shape[1:4], seed=seed, **how), asked, model.config.fps)
+def prompt_following(model, pool, prompts, seed, **sampling):
+    """The shares of videos that show what was asked. sampling: steps, guidance, eta of sample.generate."""
+    combinations, captions, truth = usual_clips(model.config, pool, prompts, seed)
+    _, T, H, W, _ = truth.shape
+    videos = generate(model, captions, T, H, W, seed=seed, **sampling)
+    return attribute_shares(videos, combinations, model.config.fps)
 
 
-def score(model, prompts=256, seed=10_000, **how):
+def score(model, prompts=256, seed=10_000, **sampling):
     """Seen and held-out prompts, the reader's ceiling and the VAE → the report that main prints."""
-    asked, _, truth = clips(SEEN, prompts, seed, *usual(model.config))
-    return {"seen": prompt_following(model, SEEN, prompts, seed, **how),
-            "held_out": prompt_following(model, HELD_OUT, prompts, seed + 1_000, **how),
-            "ceiling": shares(truth, asked, model.config.fps),
-            "vae_psnr": {str(frames): vae_psnr(model, frames) for frames in (1, 5, 17, 33)},
-            "train_seconds": model.train_seconds, "prompts": prompts}
+    combinations, _, truth = usual_clips(model.config, SEEN, prompts, seed)
+    return {
+        "seen": prompt_following(model, SEEN, prompts, seed, **sampling),
+        "held_out": prompt_following(model, HELD_OUT, prompts, seed + 1_000, **sampling),
+        "ceiling": attribute_shares(truth, combinations, model.config.fps),
+        "vae_psnr": {str(frames): vae_psnr(model, frames) for frames in (1, 5, 17, 33)},
+        "train_seconds": model.train_seconds,
+        "prompts": prompts,
+    }
 
 
 @torch.no_grad()
 def through_vae(model, videos):
     """(B, T, H, W, 3) uint8 → the same, encoded and decoded: the best that any sample can look like."""
-    return np.concatenate([to_uint8(model.vae.decode(model.vae.encode(to_float(v).to(model.latent_scale.device))[0])) for v in np.array_split(videos, -(-len(videos) // 16))])
+    groups = np.array_split(videos, -(-len(videos) // 16))  # so that memory stays that of 16 clips
+    decoded = []
+    for group in groups:
+        mean, _ = model.vae.encode(to_float(group).to(model.latent_scale.device))
+        decoded.append(to_uint8(model.vae.decode(mean)))
+    return np.concatenate(decoded)
+
+
+def reconstruction_psnr(model, videos):
+    """How near the VAE's own pictures of videos are, in dB."""
+    return psnr(F.mse_loss(to_float(through_vae(model, videos)), to_float(videos)))
 
 
 def vae_psnr(model, frames):
     """Decibels of the VAE's reconstructions of 64 new clips of one length."""
-    _, _, truth = clips(SEEN, 64, frames, frames, model.config.height, model.config.width, model.config.fps)
-    return psnr(F.mse_loss(to_float(through_vae(model, truth)), to_float(truth)))
+    config = model.config
+    _, _, truth = world_clips(SEEN, 64, frames, frames, config.height, config.width, config.fps)
+    return reconstruction_psnr(model, truth)
 
 
 def format_table(report):
-    """The report in text."""
-    n, lines = report["prompts"], [f"{'share right':16}" + "".join(f"{a:>10}" for a in ("all", *ATTRIBUTES)) + "   95 % interval of all"]
+    """score's report as text."""
+    n = report["prompts"]
+    titles = "".join(f"{name:>10}" for name in ("all", *ATTRIBUTES))
+    lines = [f"{'share right':16}{titles}   95 % interval of all"]
     for kind, title in (("seen", "seen"), ("held_out", "held out"), ("ceiling", "reader's ceiling")):
+        shares = "".join(f"{report[kind][name]:10.1%}" for name in ("all", *ATTRIBUTES))
         low, high = interval(report[kind]["all"], n)
-        lines.append(f"{title:16}" + "".join(f"{report[kind][a]:10.1%}" for a in ("all", *ATTRIBUTES)) + f"   {low:.1%} to {high:.1%} of {n} prompts")
-    lines.append("VAE, unseen clips: " + ", ".join(f"{db:.1f} dB ({frames} frame{'s' * (frames != '1')})" for frames, db in report["vae_psnr"].items()))
-    return "\n".join(lines + [f"trained in {report['train_seconds'] / 60:.1f} minutes"])
+        lines.append(f"{title:16}{shares}   {low:.1%} to {high:.1%} of {n} prompts")
+
+    lengths = []
+    for frames, decibels in report["vae_psnr"].items():
+        unit = "frame" if frames == "1" else "frames"
+        lengths.append(f"{decibels:.1f} dB ({frames} {unit})")
+    lines.append("VAE, unseen clips: " + ", ".join(lengths))
+    lines.append(f"trained in {report['train_seconds'] / 60:.1f} minutes")
+    return "\n".join(lines)
 
 
-def modes(model, n, seed=20_000, **how):
-    """Scores everything that sample.py does with frames; prints a line for each as it is known. n cases each. how: steps, guidance, eta."""
-    c, fps, how = model.config, model.config.fps, {"seed": seed} | how
+@dataclass
+class ModeScorer:
+    """What every mode's function is given, and where the rows and example strips go."""
 
-    shown = []
+    model: object
+    n: int  # cases of each mode
+    seed: int
+    sampling: dict  # steps, guidance, eta, seed of sample.complete
+    strips: list = field(default_factory=list)
 
-    def row(title, right, note="", example=None):
-        low, high = interval(share := float(np.mean(right)), n)
-        print(f"{title:58}{share:7.1%}   {low:.1%} to {high:.1%} of {n}   {note}", flush=True)
+    @property
+    def fps(self):
+        return self.model.config.fps
+
+    def row(self, title, right, note="", example=None):
+        """Prints a share with its interval. right: n booleans, or their share; example: videos, of which
+        the first is shown."""
+        share = float(np.mean(right))
+        low, high = interval(share, self.n)
+        print(f"{title:58}{share:7.1%}   {low:.1%} to {high:.1%} of {self.n}   {note}", flush=True)
         if example is not None:
-            shown.append(film_strip(example[:1], 9).repeat(4, 0).repeat(4, 1))
+            self.strips.append(film_strip(example[:1], 9).repeat(4, 0).repeat(4, 1))
 
-    def pixels(errors):
-        return f"median {np.median(errors):.2f} px, 95 % below {np.quantile(errors, 0.95):.2f} px"
+    def clips(self, pool, seed_offset, frames):
+        """Clips of 32x32 from the world, other ones for every mode."""
+        return world_clips(pool, self.n, self.seed + seed_offset, frames, 32, 32, self.fps)
 
-    trained, (lengths, sizes) = {True: "", False: " (never trained)"}, clip_shapes(c)
+    def no_prompts(self):
+        return [""] * self.n
+
+
+def pixels(errors):
+    return f"median {np.median(errors):.2f} px, 95 % below {np.quantile(errors, 0.95):.2f} px"
+
+
+def path_errors(videos, truth, frames):
+    """Pixels between the paths of videos and of the world's own clips, over some of their frames, one a
+    video."""
+    return [path_error(video, clip, frames) for video, clip in zip(videos, truth, strict=True)]
+
+
+def same_and_near(videos, combinations, errors):
+    """Which videos show the same thing on the right path."""
+    right = []
+    for video, combination, error in zip(videos, combinations, errors, strict=True):
+        right.append(shows(video, combination) and error <= NEAR)
+    return right
+
+
+def score_text_to_video(scorer):
+    """Prompts alone: three lengths of three shapes, and a size that was never trained."""
+    model = scorer.model
+    trained_lengths, trained_sizes = clip_shapes(model.config)
+    shapes = [(size, T) for size in ((32, 32), (24, 40), (40, 24)) for T in (17, 21, 25)]
+    shapes.append(((32, 48), 17))
     print(f"{'text to video':58}{'':7}   " + " / ".join(ATTRIBUTES) + ", ceiling of the worst")
-    for (H, W), T in [(size, T) for size in ((32, 32), (24, 40), (40, 24)) for T in (17, 21, 25)] + [((32, 48), 17)]:
-        asked, captions, truth = clips(SEEN, n, seed + T + W, T, H, W, fps)
-        found, best = shares(generate(model, captions, T, H, W, **how), asked, fps), shares(truth, asked, fps)
-        row(f"{T} frames of {H}x{W}{trained[T in lengths and (H, W) in sizes]}", found["all"],
-            " / ".join(f"{found[a]:.1%}" for a in ATTRIBUTES) + f", {min(best[a] for a in ATTRIBUTES):.1%}")
-    asked, _, truth = clips(SEEN, n, seed, 1, 32, 32, fps)
-    row("images, 32x32", [shows(v, k) for v, k in zip(generate(model, [f"a {k[1]} {k[0]}" for k in asked], 1, 32, 32, **how), asked)],
-        f"reader on the world's own {np.mean([shows(v, k) for v, k in zip(truth, asked)]):.1%}")
+    for (H, W), T in shapes:
+        seed = scorer.seed + T + W
+        combinations, captions, truth = world_clips(SEEN, scorer.n, seed, T, H, W, scorer.fps)
+        videos = generate(model, captions, T, H, W, **scorer.sampling)
+        found = attribute_shares(videos, combinations, scorer.fps)
+        ceiling = attribute_shares(truth, combinations, scorer.fps)
 
-    asked, captions, truth = clips(SEEN, n, seed + 1, 17, 32, 32, fps)
-    made = extend(model, captions, truth[:, :1], 16, **how)
-    lost = psnr(F.mse_loss(to_float(through_vae(model, truth[:, :1])), to_float(truth[:, :1])))
-    row("animate a still: it moves as prompted", [shows(v, k, ATTRIBUTES) for v, k in zip(made, asked)], f"the still comes back: {(made[:, 0] == truth[:, 0]).all()}; the VAE's own picture of it {lost:.1f} dB", example=made)
-    made = extend(model, [""] * n, truth[:, :1], 16, **how)
-    row("animate without a prompt: the same thing, a trained speed", [shows(v, k) and read(v)["speed"] is not None for v, k in zip(made, asked)])
+        is_trained = T in trained_lengths and (H, W) in trained_sizes
+        title = f"{T} frames of {H}x{W}"
+        if not is_trained:
+            title += " (never trained)"
+        shares = " / ".join(f"{found[name]:.1%}" for name in ATTRIBUTES)
+        worst = min(ceiling[name] for name in ATTRIBUTES)
+        scorer.row(title, found["all"], f"{shares}, {worst:.1%}")
 
-    asked, captions, truth = clips(SEEN, n, seed + 2, 25, 32, 32, fps)
-    for title, made, new, at in (("forward", extend(model, [""] * n, truth[:, :13], 12, **how), slice(13, 25), 15),
-                                 ("backward", extend(model, [""] * n, truth[:, 12:], 12, backward=True, **how), slice(0, 12), 14)):
-        ideal = truth.copy()
-        ideal[:, new] = through_vae(model, truth)[:, new]                             # the truth, as a sampler that makes no mistake would show it
-        errors = [path_error(v, t, new) for v, t in zip(made, truth)]
-        v, real, read_real = (np.array([seam_velocity(video, at) for video in videos]) for videos in (made, truth, ideal))
-        off, floor = (np.linalg.norm(x - real, axis=1) for x in (v, read_real))
-        row(f"extend {title} by 1 s: the same thing, within 2 px", [shows(m, k) and e <= 2 for m, k, e in zip(made, asked, errors)], pixels(errors))
-        row(f"extend {title}: direction kept at the seam", [x @ y > 0.7 * np.linalg.norm(x) * np.linalg.norm(y) for x, y in zip(v, real)],
-            f"velocity off by {np.mean(off):.3f} px a frame (median {np.median(off):.3f}), on the world's own, after the VAE, {np.mean(floor):.3f} ({np.median(floor):.3f})", example=made)
 
-    asked, captions, truth = clips(SEEN, n, seed + 3, 25, 32, 32, fps)
-    made, _ = fill(model, [""] * n, truth, 9, 16, **how)
-    errors = [path_error(v, t, slice(9, 17)) for v, t in zip(made, truth)]
-    row("fill in the middle third: the same thing, within 2 px", [shows(m, k) and e <= 2 for m, k, e in zip(made, asked, errors)], pixels(errors), example=made)
-    made, _ = connect(model, [""] * n, truth[:, :5], truth[:, 17:], 12, **how)
-    errors = [path_error(v, t, slice(5, 17)) for v, t in zip(made, truth)]
-    row("connect two clips of a thing: the same, within 2 px", [shows(m, k) and e <= 2 for m, k, e in zip(made, asked, errors)], pixels(errors))
+def score_images(scorer):
+    """Videos of one frame: shape and colour."""
+    combinations, _, truth = scorer.clips(SEEN, 0, 1)
+    captions = [f"a {colour} {shape}" for shape, colour, _, _ in combinations]
+    images = generate(scorer.model, captions, 1, 32, 32, **scorer.sampling)
+    right = [shows(image, combination) for image, combination in zip(images, combinations, strict=True)]
+    ceiling = [shows(image, combination) for image, combination in zip(truth, combinations, strict=True)]
+    scorer.row("images, 32x32", right, f"reader on the world's own {np.mean(ceiling):.1%}")
+
+
+def score_animate(scorer):
+    """A still is given: with a prompt it moves as told, without one at a speed that was trained."""
+    model = scorer.model
+    combinations, captions, truth = scorer.clips(SEEN, 1, 17)
+    stills = truth[:, :1]
+
+    videos = extend(model, captions, stills, 16, **scorer.sampling)
+    right = [shows(video, wanted, ATTRIBUTES) for video, wanted in zip(videos, combinations, strict=True)]
+    kept = (videos[:, 0] == truth[:, 0]).all()
+    decibels = reconstruction_psnr(model, stills)
+    note = f"the still comes back: {kept}; the VAE's own picture of it {decibels:.1f} dB"
+    scorer.row("animate a still: it moves as prompted", right, note, example=videos)
+
+    videos = extend(model, scorer.no_prompts(), stills, 16, **scorer.sampling)
+    right = []
+    for video, combination in zip(videos, combinations, strict=True):
+        right.append(shows(video, combination) and read(video)["speed"] is not None)
+    scorer.row("animate without a prompt: the same thing, a trained speed", right)
+
+
+def score_extend(scorer):
+    """A second is given, a second is invented, forward and backward: the same thing, the same path, no jolt
+    at the seam."""
+    combinations, _, truth = scorer.clips(SEEN, 2, 25)
+    prompts = scorer.no_prompts()
+    forward = extend(scorer.model, prompts, truth[:, :13], 12, **scorer.sampling)
+    score_extension(scorer, "forward", forward, truth, combinations, new=slice(13, 25), seam=15)
+    backward = extend(scorer.model, prompts, truth[:, 12:], 12, backward=True, **scorer.sampling)
+    score_extension(scorer, "backward", backward, truth, combinations, new=slice(0, 12), seam=14)
+
+
+def score_extension(scorer, direction, videos, truth, combinations, new, seam):
+    """new: the invented frames; seam: the last of the five frames over which the velocity at the seam is
+    measured."""
+    errors = path_errors(videos, truth, new)
+    title = f"extend {direction} by 1 s: the same thing, within 2 px"
+    scorer.row(title, same_and_near(videos, combinations, errors), pixels(errors))
+
+    # The floor: the truth as a sampler that makes no mistake would show it, through the VAE where frames
+    # are new.
+    ideal = truth.copy()
+    ideal[:, new] = through_vae(scorer.model, truth)[:, new]
+    velocity = np.array([seam_velocity(video, seam) for video in videos])
+    true_velocity = np.array([seam_velocity(video, seam) for video in truth])
+    ideal_velocity = np.array([seam_velocity(video, seam) for video in ideal])
+    error = np.linalg.norm(velocity - true_velocity, axis=1)
+    floor = np.linalg.norm(ideal_velocity - true_velocity, axis=1)
+
+    right = []
+    for made, true in zip(velocity, true_velocity, strict=True):
+        right.append(made @ true > SAME_DIRECTION * np.linalg.norm(made) * np.linalg.norm(true))
+    measured = f"velocity off by {np.mean(error):.3f} px a frame (median {np.median(error):.3f})"
+    note = f"{measured}, on the world's own, after the VAE, {np.mean(floor):.3f} ({np.median(floor):.3f})"
+    scorer.row(f"extend {direction}: direction kept at the seam", right, note, example=videos)
+
+
+def score_fill(scorer):
+    """The middle third of a clip is invented."""
+    combinations, _, truth = scorer.clips(SEEN, 3, 25)
+    videos, _ = fill(scorer.model, scorer.no_prompts(), truth, 9, 16, **scorer.sampling)
+    errors = path_errors(videos, truth, slice(9, 17))
+    right = same_and_near(videos, combinations, errors)
+    scorer.row("fill in the middle third: the same thing, within 2 px", right, pixels(errors), example=videos)
+
+
+def score_connect(scorer):
+    """Two clips are given, of one thing or of two different ones."""
+    model = scorer.model
+    prompts = scorer.no_prompts()
+    combinations, _, truth = scorer.clips(SEEN, 3, 25)
+
+    videos, _ = connect(model, prompts, truth[:, :5], truth[:, 17:], 12, **scorer.sampling)
+    errors = path_errors(videos, truth, slice(5, 17))
+    right = same_and_near(videos, combinations, errors)
+    scorer.row("connect two clips of a thing: the same, within 2 px", right, pixels(errors))
+
+    # Between different things anything may happen, but something has to be there in every frame.
     other = np.roll(truth, 1, 0)
-    made, _ = connect(model, [""] * n, truth[:, :9], other[:, 17:], 8, **how)
-    area = (np.linalg.norm(made.astype(np.float32) - GROUND, axis=-1) > 60).sum(axis=(2, 3))  # (n, T)
-    row("connect different things: one to be seen in every frame", (area[:, 9:17] >= 0.5 * area[:, [8, 17]].min(axis=1, keepdims=True)).all(1), f"ends kept: {(made[:, :9] == truth[:, :9]).all() and (made[:, 17:] == other[:, 17:]).all()}", example=made)
+    videos, _ = connect(model, prompts, truth[:, :9], other[:, 17:], 8, **scorer.sampling)
+    distance = np.linalg.norm(videos.astype(np.float32) - GROUND, axis=-1)             # (n, T, H, W)
+    area = (distance > CLEARLY_NOT_GROUND).sum(axis=(2, 3))                            # (n, T)
+    smaller_end = area[:, [8, 17]].min(axis=1, keepdims=True)
+    right = (area[:, 9:17] >= 0.5 * smaller_end).all(1)
+    kept = (videos[:, :9] == truth[:, :9]).all() and (videos[:, 17:] == other[:, 17:]).all()
+    title = "connect different things: one to be seen in every frame"
+    scorer.row(title, right, f"ends kept: {kept}", example=videos)
 
-    red = [k for k in COMBINATIONS if k[1] == "red"]
+
+def score_edit(scorer):
+    """Red things become blue and stay on their path, at rising strengths."""
+    red = [combination for combination in COMBINATIONS if combination[1] == "red"]
     for strength in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
-        asked, captions, truth = clips(red, n, seed + 4, 17, 32, 32, fps)
-        made = complete(model, [p.replace("red", "blue") for p in captions], truth, np.ones(17, bool), strength, **how)
-        errors = [path_error(v, t, slice(None)) for v, t in zip(made, truth)]
-        row(f"edit red to blue, strength {strength}: blue, within 2 px", [read(v)["colour"] == "blue" and e <= 2 for v, e in zip(made, errors)], pixels(errors), example=made)
+        _, captions, truth = scorer.clips(red, 4, 17)
+        prompts = [caption.replace("red", "blue") for caption in captions]
+        all_known = np.ones(17, bool)
+        videos = complete(scorer.model, prompts, truth, all_known, strength=strength, **scorer.sampling)
+        errors = path_errors(videos, truth, slice(None))
+        right = []
+        for video, error in zip(videos, errors, strict=True):
+            right.append(read(video)["colour"] == "blue" and error <= NEAR)
+        title = f"edit red to blue, strength {strength}: blue, within 2 px"
+        scorer.row(title, right, pixels(errors), example=videos)
+
+
+MODES = [
+    score_text_to_video,
+    score_images,
+    score_animate,
+    score_extend,
+    score_fill,
+    score_connect,
+    score_edit,
+]
+
+
+def modes(model, n, seed=20_000, **sampling):
+    """Scores everything that sample.py does with frames, n cases each; prints a line for each as it is known.
+
+    sampling: steps, guidance, eta. Writes the first case of the modes to out/modes.png."""
+    scorer = ModeScorer(model, n, seed, {"seed": seed} | sampling)
+    for score_mode in MODES:
+        score_mode(scorer)
     Path("out").mkdir(exist_ok=True)
-    iio.imwrite("out/modes.png", np.concatenate(shown))
-    print("out/modes.png shows the first case of: animate, extend forward, backward, fill in, connect different things, edit with rising strength")
+    iio.imwrite("out/modes.png", np.concatenate(scorer.strips))
+    order = "animate, extend forward, backward, fill in, connect different things, edit with rising strength"
+    print(f"out/modes.png shows the first case of: {order}")
 
 
-def minute(model, n, seconds, seed=30_000, **how):
-    """n long videos, read second by second."""
-    c = model.config
-    asked, captions, _ = clips(SEEN, n, seed, 1, 32, 32, c.fps)
+def minute(model, n, seconds, seed=30_000, **sampling):
+    """n long videos of 32x32, read second by second: does the thing keep its looks, does it move as asked?"""
+    fps = model.config.fps
+    combinations, captions, _ = world_clips(SEEN, n, seed, 1, 32, 32, fps)
+
+    # The direction is for the first window alone: after a bounce it is another one.
+    then = [f"a {colour} {shape} moving {speed}" for shape, colour, _, speed in combinations]
+    frames = 1 + 4 * int((seconds * fps + 2) // 4)
     begun = time.time()
-    videos = generate(model, captions, 1 + 4 * int((seconds * c.fps + 2) // 4), 32, 32, seed=seed, progress=True,
-                      then=[f"a {colour} {shape} moving {speed}" for shape, colour, _, speed in asked], **how)
+    videos = generate(model, captions, frames, 32, 32, seed=seed, progress=True, then=then, **sampling)
     took = time.time() - begun
-    looks, moves, drift = (np.array(x) for x in zip(*(steadiness(v, k, c.fps) for v, k in zip(videos, asked))))
-    for title, right in (("looks the same", looks), ("moves right", moves)):
-        low, high = np.quantile([right[np.random.default_rng(i).integers(n, size=n)].mean() for i in range(1000)], (0.025, 0.975))  # seconds of a clip are not independent
-        print(f"{seconds} s, {title}: {right.mean():.1%} of {right.size} seconds ({low:.1%} to {high:.1%}); by tenth of the clip: " + " ".join(f"{x.mean():.0%}" for x in np.array_split(right, min(10, seconds), 1)))
-    print(f"{seconds} s, brightness drifts by {drift.mean():.1%} (95 % of clips below {np.quantile(drift, 0.95):.1%}); {took / n / seconds:.3f} s of computing per second of video")
+
+    looks = []
+    moves = []
+    drifts = []
+    for video, combination in zip(videos, combinations, strict=True):
+        looks_right, moves_right, drift = steadiness(video, combination, fps)
+        looks.append(looks_right)
+        moves.append(moves_right)
+        drifts.append(drift)
+    print_seconds("looks the same", np.array(looks), seconds)
+    print_seconds("moves right", np.array(moves), seconds)
+    highest = np.quantile(drifts, 0.95)
+    print(
+        f"{seconds} s, brightness drifts by {np.mean(drifts):.1%} (95 % of clips below {highest:.1%}); "
+        f"{took / n / seconds:.3f} s of computing per second of video"
+    )
+
+
+def print_seconds(title, right, seconds):
+    """right (n, seconds) bool → the share of right seconds, its interval, and the share in each tenth of
+    the clip."""
+    # Seconds of a clip are not independent, so the interval comes from drawing whole clips again (bootstrap).
+    n = len(right)
+    means = []
+    for i in range(1000):
+        again = np.random.default_rng(i).integers(n, size=n)
+        means.append(right[again].mean())
+    low, high = np.quantile(means, (0.025, 0.975))
+    tenths = np.array_split(right, min(10, seconds), 1)
+    shares = " ".join(f"{tenth.mean():.0%}" for tenth in tenths)
+    counted = f"{right.mean():.1%} of {right.size} seconds ({low:.1%} to {high:.1%})"
+    print(f"{seconds} s, {title}: {counted}; by tenth of the clip: {shares}")
+
+
+def add_flags(parser):
+    add = parser.add_argument
+    add("--checkpoint", help="what train.py wrote; default: the newest out/*/model.pt, or assets/small.pt")
+    add("--prompts", type=int, default=256, help="how many, seen and held out each")
+    add("--steps", type=int, help="denoising steps; the config has the default")
+    add("--guidance", type=float, help="the config has the default")
+    add("--sampler", choices=("ddim", "ddpm"), default="ddim", help="ddim adds no noise, ddpm does")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--modes", action="store_true", help="score every mode of sample.py instead")
+    instead.add_argument("--minute", type=int, metavar="SECONDS", help="score long videos instead")
+    instead.add_argument("--json", action="store_true", help="print the report as JSON in the last line")
 
 
 def main():
     parser = Flags(__doc__)
-    parser.add_argument("--checkpoint", help="what train.py wrote; default: the newest out/*/model.pt, or else assets/small.pt")
-    parser.add_argument("--prompts", type=int, default=256, help="how many, seen and held out each")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--modes", action="store_true", help="score animate, extend, fill in, connect, edit, and text to video of several sizes and lengths instead")
-    what.add_argument("--minute", type=int, metavar="SECONDS", help="score videos of so many seconds instead, second by second")
-    parser.add_argument("--steps", type=int, help="denoising steps; the config has the default")
-    parser.add_argument("--guidance", type=float, help="the config has the default")
-    parser.add_argument("--sampler", choices=("ddim", "ddpm"), default="ddim", help="ddim adds no noise on the way, ddpm does")
-    what.add_argument("--json", action="store_true", help="print the report as one JSON object in the last line")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
+    add_flags(parser)
     args = parser.parse_args()
     check_at_least(args, prompts=1, minute=2, steps=1, guidance=0)
+
     checkpoint = args.checkpoint or newest_checkpoint()
     model = load_model(checkpoint, pick_device(args.device))
     if model.config.data != "world":
-        raise BadInput(f"checkpoint {checkpoint}: trained on {model.config.data!r}; only the toy world's videos can be read")
-    how = dict(steps=args.steps, guidance=args.guidance, eta=float(args.sampler == "ddpm"))
+        what = f"trained on {model.config.data!r}; only the toy world's videos can be read"
+        raise BadInput(f"checkpoint {checkpoint}: {what}")
+
+    sampling = {"steps": args.steps, "guidance": args.guidance, "eta": 1.0 if args.sampler == "ddpm" else 0.0}
     if args.modes:
-        return modes(model, args.prompts, **how)
-    if args.minute:
-        return minute(model, args.prompts, args.minute, **how)
-    report = score(model, args.prompts, **how)
-    print(format_table(report))
-    if args.json:
-        print(json.dumps(report))
+        modes(model, args.prompts, **sampling)
+    elif args.minute:
+        minute(model, args.prompts, args.minute, **sampling)
+    else:
+        report = score(model, args.prompts, **sampling)
+        print(format_table(report))
+        if args.json:
+            print(json.dumps(report))
 
 
 if __name__ == "__main__":
