@@ -4,8 +4,9 @@ A schedule is a pair (alpha, sigma):  x_t = alpha(t) x_0 + sigma(t) eps,  t from
 DDPM's linear schedule, the cosine and the straight line of rectified flow are three such pairs, and nothing
 else differs between them. The network predicts a eps + b x_0 for some (a, b). Together with x_t this gives
 both x_0 and eps, and from those `denoise_step` goes to any lower level: eta = 0 is DDIM, eta = 1 is DDPM's
-ancestral step. On the straight line the DDIM step *is* the Euler step of rectified flow:  (1 - s) x_0 + s
-eps = x_t + (s - t) (eps - x_0).
+ancestral step. On the straight line the DDIM step *is* the Euler step of rectified flow:
+
+    (1 - s) x_0 + s eps = x_t + (s - t) (eps - x_0)
 
 Papers
     DDPM, Ho et al. 2020, https://arxiv.org/abs/2006.11239
@@ -42,8 +43,7 @@ DDPM_STEPS = 1000
 BLIND_ALPHA = 1e-4  # below this alpha, x_t holds nothing of x_0
 EPS_START = 0.98  # where a sampler of eps-prediction starts instead
 
-# How often which frames are given, among the clips of which some are. The rest of the mass: each frame at
-# its own level.
+# What a clip that is not noisy as a whole gets: which of its frames are given, or a level for each frame.
 GIVEN_WEIGHTS = {
     "first frame": 0.30,
     "first frames": 0.20,
@@ -55,8 +55,9 @@ GIVEN_WEIGHTS = {
 
 
 class Schedule:
-    """alpha(t) and sigma(t) for t in [0, 1], a float or a tensor of any shape. kind: flow | cosine |
-    linear."""
+    """alpha(t) and sigma(t), for t in [0, 1], a float or a tensor of any shape.
+
+    kind: flow | cosine | linear. Raises BadInput for another one."""
 
     def __init__(self, kind):
         if kind not in ("flow", "cosine", "linear"):
@@ -153,6 +154,18 @@ def draw_noise_levels(B, f, config, first=None):
     if f == 1:
         return random_times(B, 1, config.logit_mean)
 
+    given, has_own_levels = draw_given_frames(B, f, config.given_prob, first)
+    own_levels = random_times(B, f, config.logit_mean)
+    one_level = random_times(B, 1, config.logit_mean)
+    beside_given = random_times(B, 1, config.logit_mean, raised_by=1.0)
+
+    t = torch.where(has_own_levels, own_levels, one_level)                     # (B, f)
+    t = torch.where(given.any(1, keepdim=True), beside_given, t)
+    return t.masked_fill(given, 0.0)
+
+
+def draw_given_frames(B, f, given_prob, first):
+    """Draws rows of the table above → given (B, f) bool, and has_own_levels (B, 1) bool."""
     # Two cuts, 1 <= i < j, say where a given beginning ends and a given end begins.
     frame = torch.arange(f)
     cuts = torch.rand(B, max(2, f - 1)).argsort(1)[:, :2] + 1                  # (B, 2)
@@ -165,34 +178,27 @@ def draw_noise_levels(B, f, config, first=None):
         "any frames": torch.rand(B, f) < 0.5,
     }
 
-    # Each clip draws its kind; most keep the plain one, -1.
-    kinds = list(GIVEN_WEIGHTS)
+    # Each clip draws a row of the table, and keeps it with given_prob; the others are noisy as a whole.
+    rows = list(GIVEN_WEIGHTS)
     weights = torch.tensor(list(GIVEN_WEIGHTS.values()))
-    kind = torch.multinomial(weights, B, replacement=True)[:, None]            # (B, 1)
-    kind[torch.rand(B) > config.given_prob] = -1
+    row = torch.multinomial(weights, B, replacement=True)[:, None]             # (B, 1)
+    row[torch.rand(B) > given_prob] = -1
     given = torch.zeros(B, f, dtype=torch.bool)
     for name, mask in masks.items():
-        given |= (kind == kinds.index(name)) & mask
+        given |= (row == rows.index(name)) & mask
 
     # What the data says is given wins; and if chance gave everything, nothing is given.
     if first is not None:
         given = torch.where(first[:, None] > 0, frame < first[:, None], given)
     given &= ~given.all(1, keepdim=True)
-
-    own_levels = random_times(B, f, config.logit_mean)
-    one_level = random_times(B, 1, config.logit_mean)
-    beside_given = random_times(B, 1, config.logit_mean, raised_by=1.0)
-    t = torch.where(kind == kinds.index("own levels"), own_levels, one_level)  # (B, f)
-    t = torch.where(given.any(1, keepdim=True), beside_given, t)
-    return t.masked_fill(given, 0.0)
+    return given, row == rows.index("own levels")
 
 
 def diffusion_loss(network, x_0, prompt_ids, t, eps, schedule, target):
-    """Squared error of the prediction, per clip, over what had to be invented (t > 0). DDPM, eq. 14, for
-    any target.
+    """Squared error of the prediction over what had to be invented (t > 0): DDPM, eq. 14, for any target.
 
-    Lists, an entry per clip shape: x_0, eps (B, Z, f, h, w); prompt_ids (B, L); t (B, f) → one tensor
-    (clips,)."""
+    Lists, an entry per clip shape: x_0, eps (B, Z, f, h, w); prompt_ids (B, L); t (B, f)
+    → one tensor, an error per clip."""
     frame_times = [levels[:, None, :, None, None] for levels in t]             # (B, 1, f, 1, 1)
     x_t = []
     for clean, noise, time in zip(x_0, eps, frame_times, strict=True):

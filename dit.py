@@ -46,8 +46,7 @@ from patches import apply_rope, attention, grid_positions, pack, patchify, rope,
 
 
 def layer_norm(x):
-    """Mean 0 and variance 1 over the last axis. Without learned weights: the modulation that follows shifts
-    and scales."""
+    """Mean 0 and variance 1 over the last axis, without learned weights: the modulation has them."""
     return F.layer_norm(x, x.shape[-1:])
 
 
@@ -57,8 +56,9 @@ def modulate(x, shift, scale):
 
 
 def timestep_embedding(t, dim=256):
-    """t (...) in [0, 1] → (..., dim): cosines and sines of 1 to 1,000 radians over the whole range (DDPM,
-    appendix B)."""
+    """t (...) in [0, 1] → (..., dim): cosines and sines of 1 to 1,000 radians over the whole range.
+
+    The sinusoidal embedding of Vaswani et al. 2017, sec. 3.5, as DDPM uses it (appendix B)."""
     frequency = torch.exp(torch.linspace(0, math.log(1000), dim // 2, device=t.device))
     angle = t[..., None] * frequency                                               # (..., dim / 2)
     return torch.cat([angle.cos(), angle.sin()], -1)
@@ -109,8 +109,7 @@ class DiTBlock(nn.Module):
 
 
 class DiT(nn.Module):
-    """config, the vocabulary's size → a network. Its call takes and returns lists with an entry per clip
-    shape."""
+    """config, the vocabulary's size → a network that takes and returns lists, an entry per clip shape."""
 
     def __init__(self, config, vocab_size=0):
         super().__init__()
@@ -148,12 +147,13 @@ class DiT(nn.Module):
         nn.init.zeros_(self.final_linear.weight)  # predict 0, the mean of every target, before knowing better
 
     def forward(self, x, t, prompt_ids):
-        """Noisy latents → the prediction of diffusion.py's target. What shares a sequence does not change a
-        clip's result.
+        """Noisy latents → the prediction of diffusion.py's target, whatever else shares the sequence.
 
-        Lists, an entry per clip shape: x (B, Z, f, h, w) noisy latents; t (B, f) noise levels in [0, 1];
-        prompt_ids (B, L) → a list of (B, Z, f, h, w). Raises BadInput for levels that are not one per clip
-        and latent frame."""
+        Lists, an entry per clip shape:
+            x           (B, Z, f, h, w) noisy latents
+            t           (B, f) noise levels in [0, 1]
+            prompt_ids  (B, L) words, 0 where there is none
+        → a list of (B, Z, f, h, w). Raises BadInput for levels that are not one per clip and latent frame."""
         check_levels(x, t)
         grids = [self.patch_grid(latents) for latents in x]
 
@@ -206,8 +206,7 @@ class DiT(nn.Module):
         return torch.cat([words, patches], 1)
 
     def to_latents(self, groups, grids):
-        """Tokens (B, N, P) per shape → latents (B, Z, f, h, w) per shape. The words have said what they had
-        to say."""
+        """Tokens (B, N, P) per shape → latents (B, Z, f, h, w) per shape, without the words."""
         latents = []
         for tokens, grid in zip(groups, grids, strict=True):
             patches = tokens[:, -math.prod(grid) :]
@@ -225,8 +224,7 @@ def check_levels(x, t):
 
 
 def token_positions(grid, L):
-    """grid (f, h, w), L words → positions (N, 2, 3): frame, row, column from the clip's start, and up to
-    its end."""
+    """grid (f, h, w), L words → positions (N, 2, 3): frame, row, column from the start, and to the end."""
     # Words stand before the video, in row 0 and column 0, one step of time each.
     words = grid_positions((L, 1, 1)) - torch.tensor([L, 0, 0])
     from_start = torch.cat([words, grid_positions(grid)])                              # (N, 3)
@@ -235,8 +233,9 @@ def token_positions(grid, L):
 
 
 def tokens_per_level(grids, prompt_ids):
-    """How many tokens have each of the S levels: L words, then h * w patches for each latent frame, clip
-    after clip."""
+    """How many tokens each of the S levels has → (S,).
+
+    Clip after clip: L words, then h * w patches for each latent frame."""
     counts = []
     for (f, h, w), ids in zip(grids, prompt_ids, strict=True):
         B, L = ids.shape

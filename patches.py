@@ -44,8 +44,9 @@ SHORT_CLIP_TOKENS = 256
 
 
 def patchify(video, patch):
-    """video (B, C, T, H, W), patch (pt, ph, pw) → tokens (B, N, P). Raises BadInput for a size that is no
-    multiple."""
+    """video (B, C, T, H, W), patch (pt, ph, pw) → tokens (B, N, P).
+
+    Raises BadInput for a size that is no multiple of the patch's."""
     B, C, T, H, W = video.shape
     pt, ph, pw = patch
     if T % pt or H % ph or W % pw:
@@ -57,8 +58,9 @@ def patchify(video, patch):
 
 
 def unpatchify(tokens, grid, patch):
-    """tokens (B, N, P), grid (f, h, w), patch (pt, ph, pw) → video (B, C, T, H, W). Raises BadInput where
-    they do not fit."""
+    """tokens (B, N, P), grid (f, h, w), patch (pt, ph, pw) → video (B, C, T, H, W).
+
+    Raises BadInput where they do not fit together."""
     B, N, P = tokens.shape
     f, h, w = grid
     pt, ph, pw = patch
@@ -72,8 +74,7 @@ def unpatchify(tokens, grid, patch):
 
 
 def grid_positions(grid):
-    """grid (f, h, w) → positions (N, 3), floats: frame, row and column of every token, in patchify's
-    order."""
+    """grid (f, h, w) → positions (N, 3), floats: each token's frame, row, column, in patchify's order."""
     axes = [torch.arange(length, dtype=torch.float32) for length in grid]
     return torch.cartesian_prod(*axes)
 
@@ -94,8 +95,9 @@ def rope(positions, head_dim):
 
 
 def apply_rope(x, cos, sin):
-    """Turns each pair (x[i], x[i + head_dim / 2]) by its angle. x (..., head_dim); cos, sin (..., head_dim
-    / 2)."""
+    """Turns each pair (x[i], x[i + head_dim / 2]) by its angle.
+
+    x (..., head_dim); cos, sin (..., head_dim / 2) → (..., head_dim)"""
     first, second = x.chunk(2, -1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
 
@@ -134,8 +136,7 @@ def attention(q, k, v, shapes):
 
 
 def draw_patches(path):
-    """A picture of patchify: 8 frames of 32x32, cut into 4 x 4 x 4 bricks of 2x8x8, the first frame of each
-    brick."""
+    """A picture of patchify: 8 frames of 32x32 cut into bricks of 2x8x8, the first frame of each brick."""
     import imageio.v3 as iio
     import numpy as np
 

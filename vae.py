@@ -36,8 +36,7 @@ CHUNK_FRAMES = 32  # frames that are encoded or decoded at a time, a multiple of
 
 
 class SpatialConv(nn.Conv3d):
-    """A 3x3 convolution inside each frame. It needs no cache, and takes one so that all layers are called
-    alike."""
+    """A 3x3 convolution inside each frame. It takes a cache only so that all layers are called alike."""
 
     def __init__(self, in_channels, out_channels):
         super().__init__(in_channels, out_channels, kernel_size=(1, 3, 3), padding=(0, 1, 1))
@@ -84,14 +83,12 @@ class ResBlock(nn.Module):
 
 
 def rms_norm(x):
-    """Scales the channels of each position to mean square 1. A GroupNorm over time would let frames see the
-    future."""
+    """Each position's channels to mean square 1. A GroupNorm over time would let frames see the future."""
     return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-6)
 
 
 class UpsampleTime(nn.Module):
-    """Twice as many frames: each becomes two, except the video's first, which stays one, so 1 + k becomes 1
-    + 2k."""
+    """1 + k frames → 1 + 2k: each becomes two, except the video's first, which stays one."""
 
     def __init__(self, width):
         super().__init__()
@@ -225,14 +222,14 @@ class VAE(nn.Module):
 
 
 def latent_to_frame_mask(mask):
-    """Which latent frames (B, f) → which frames (B, 4f - 3): the first stands for one frame, every other
-    one for four."""
+    """A mask over latent frames (B, f) → over frames (B, 4f - 3): the first is one frame, every other four."""
     return mask.repeat_interleave(TIME_FACTOR, 1)[:, TIME_FACTOR - 1 :]
 
 
 def psnr(error):
-    """Mean squared error of values in [-1, 1] → peak signal-to-noise ratio in dB; 33 dB is an error of 2.2
-    % of the range."""
+    """Mean squared error of values in [-1, 1] → peak signal-to-noise ratio in dB.
+
+    33 dB is an error of 2.2 % of the range."""
     return 10 * torch.log10(4 / torch.as_tensor(error)).item()
 
 
