@@ -222,7 +222,7 @@ class VAE(nn.Module):
 
 
 def latent_to_frame_mask(mask):
-    """A mask over latent frames (B, f) → over frames (B, 4f - 3): the first is one frame, every other four."""
+    """A mask over latent frames (B, f) → over frames (B, 4f - 3): the first is one frame, others four."""
     return mask.repeat_interleave(TIME_FACTOR, 1)[:, TIME_FACTOR - 1 :]
 
 
