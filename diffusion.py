@@ -20,8 +20,10 @@ Papers
     Edits that start in between: SDEdit, Meng et al. 2022, https://arxiv.org/abs/2108.01073
 
 Where we differ: time is continuous, also for DDPM's thousand steps; levels are drawn nearer to pure noise
-than in SD3, because a video shows its motion through more noise than an image its content (see
-draw_noise_levels).
+than in SD3, because only there is a video's motion hidden by the noise (see draw_noise_levels).
+
+The default is the schedule "flow", the straight line, with the target "velocity", eps - x_0. The schedule
+called "linear" is DDPM's, whose betas are linear. Salimans & Ho's "v" is another target than the velocity.
 
 Letters
     B         clips in a batch
@@ -41,10 +43,11 @@ from config import BadInput
 
 DDPM_STEPS = 1000
 BLIND_ALPHA = 1e-4  # below this alpha, x_t holds nothing of x_0
-EPS_START = 0.98  # where a sampler of eps-prediction starts instead
+EPS_START = 0.98  # where a sampler of eps-prediction starts then, instead of 1
 
-# What a clip that is not noisy as a whole gets: which of its frames are given, or a level for each frame.
-GIVEN_WEIGHTS = {
+# A clip in training is mostly noisy as a whole. A share of them, given_prob, draws one of these rows
+# instead: some of its frames are given, or, in the last row, every frame has a level of its own.
+ROW_WEIGHTS = {
     "first frame": 0.30,
     "first frames": 0.20,
     "last frames": 0.15,
@@ -144,12 +147,13 @@ def draw_noise_levels(B, f, config, first=None):
         any frames given                    whatever else is asked
         each frame at its own level         what is given need not be perfect (Diffusion Forcing)
 
-    first (B,): how many latent frames at the beginning of each clip are given in any case; 0 draws it here.
+    first (B,): latent frames at the beginning of each clip that are given in any case, since the data were
+    made for that (the later windows of a long video in data/datasets.py); 0 draws a row here.
 
     The level is sigmoid(normal + logit_mean), because a clip has thousands of numbers: even at level 0.9
-    they still show together where things are. A sampler settles shape and path above 0.85, where the plain
-    sigmoid(normal) trains little. Clips with given frames are trained at still higher levels: only where
-    the noise hides the path does the network have to find it out from what is given."""
+    all of them together still show where things are. So shape and path are settled at levels near 1, where
+    the plain sigmoid(normal) trains little. Clips with given frames are trained at still higher levels:
+    only where the noise hides the path does the network have to find it out from what is given."""
     # An image has nothing that could be given.
     if f == 1:
         return random_times(B, 1, config.logit_mean)
@@ -166,7 +170,8 @@ def draw_noise_levels(B, f, config, first=None):
 
 def draw_given_frames(B, f, given_prob, first):
     """Draws rows of the table above → given (B, f) bool, and has_own_levels (B, 1) bool."""
-    # Two cuts, 1 <= i < j, say where a given beginning ends and a given end begins.
+    # Two cuts, different numbers from 1 to f - 1, i < j: where a given beginning ends and a given end
+    # begins. Two frames have only one place to cut: there j may be 2, an end without frames.
     frame = torch.arange(f)
     cuts = torch.rand(B, max(2, f - 1)).argsort(1)[:, :2] + 1                  # (B, 2)
     i, j = cuts.sort(1).values.split(1, 1)                                     # (B, 1) each
@@ -178,9 +183,9 @@ def draw_given_frames(B, f, given_prob, first):
         "any frames": torch.rand(B, f) < 0.5,
     }
 
-    # Each clip draws a row of the table, and keeps it with given_prob; the others are noisy as a whole.
-    rows = list(GIVEN_WEIGHTS)
-    weights = torch.tensor(list(GIVEN_WEIGHTS.values()))
+    # Each clip draws a row, and keeps it with given_prob; the others, -1, are noisy as a whole.
+    rows = list(ROW_WEIGHTS)
+    weights = torch.tensor(list(ROW_WEIGHTS.values()))
     row = torch.multinomial(weights, B, replacement=True)[:, None]             # (B, 1)
     row[torch.rand(B) > given_prob] = -1
     given = torch.zeros(B, f, dtype=torch.bool)
@@ -257,8 +262,8 @@ def sample_latents(
     known       None, or (latents (B, Z, f, h, w), given (B, f) bool): given frames stay as they are, at
         level 0
     start       the level at which all other frames begin; below 1 they begin as a mix of latents and noise,
-        and are
-                edited (SDEdit)
+        so
+                that the clip is edited instead of invented (SDEdit)
     """
     x = noise()
     B, _, f, _, _ = x.shape

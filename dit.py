@@ -20,8 +20,8 @@ Papers
     A level per frame: Diffusion Forcing, Chen et al. 2024, https://arxiv.org/abs/2407.01392
     QK-norm: ViT-22B, Dehghani et al. 2023, https://arxiv.org/abs/2302.05442
 
-Where we differ from Sora: nobody outside knows its text encoder or its blocks. Ours learns the vectors of
-its few words itself, where Sora certainly uses a pretrained language model.
+Where we differ from Sora: its blocks and its text encoder are not published. Ours learns the vectors of its
+few words itself; a model of the real world takes them from a pretrained language model.
 
 Letters
     B       clips of one shape
@@ -31,7 +31,8 @@ Letters
     P       numbers in a patch
     D       model width
     L       words in a prompt
-    N       tokens of a clip: its L words and its patches
+    N       tokens of a clip: its L words, then its patches
+    grid    (f, rows, columns) of a clip counted in patches: rows = h / patch_size
     M       tokens of a packed batch
     S       noise levels of a packed batch: 1 + f for each clip, the words' and one per latent frame
 """
@@ -75,7 +76,7 @@ class DiTBlock(nn.Module):
         self.proj = nn.Linear(D, D, bias=False)
         self.mlp_in = nn.Linear(D, 4 * D)
         self.mlp_out = nn.Linear(4 * D, D)
-        self.modulation_offset = nn.Parameter(torch.empty(6 * D))
+        self.modulation_offset = nn.Parameter(torch.empty(6 * D))  # DiT.init_weights fills it
 
     def forward(self, x, modulation, per_token, cos, sin, shapes):
         """One block over a packed batch.
@@ -86,6 +87,7 @@ class DiTBlock(nn.Module):
         cos, sin    (M, 1, head_dim / 2), rope's angles
         shapes      [(B, N), ...], where one clip ends and the next begins
         """
+        # msa: multi-head self-attention, as in DiT's code.
         parts = (modulation + self.modulation_offset).chunk(6, -1)
         shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = [per_token(part) for part in parts]
 
@@ -144,7 +146,7 @@ class DiT(nn.Module):
         nn.init.zeros_(self.final_modulation.weight)
         for block in self.blocks:
             nn.init.zeros_(block.modulation_offset)
-        nn.init.zeros_(self.final_linear.weight)  # predict 0, the mean of every target, before knowing better
+        nn.init.zeros_(self.final_linear.weight)  # predict 0 before knowing better
 
     def forward(self, x, t, prompt_ids):
         """Noisy latents → the prediction of diffusion.py's target, whatever else shares the sequence.
@@ -171,9 +173,12 @@ class DiT(nn.Module):
         # Rotation shows attention only differences of positions. So that a token also knows where the edges
         # are, the cosines and sines of its position, counted from the first and from the last frame, row,
         # column, are added to it.
-        cos, sin = rope(pack(positions).to(tokens.device), self.head_dim)          # (M, 2, head_dim / 2) each
-        tokens = tokens + self.position_embedding(torch.cat([cos, sin], 2).flatten(1))
-        cos = cos[:, :1]                                                     # (M, 1, head_dim / 2): all heads
+        cos, sin = rope(pack(positions).to(tokens.device), self.head_dim)              # (M, 2, head_dim / 2)
+        waves = torch.cat([cos, sin], 2).flatten(1)                                    # (M, 2 head_dim)
+        tokens = tokens + self.position_embedding(waves)                               # (M, D)
+
+        # Rotation uses the positions counted from the first frame, row, column; all heads turn alike.
+        cos = cos[:, :1]                                                               # (M, 1, head_dim / 2)
         sin = sin[:, :1]
 
         # The modulation is computed once per level, (S, ...), and handed out to the tokens of that level.
@@ -194,7 +199,7 @@ class DiT(nn.Module):
         return self.to_latents(unpack(out, shapes), grids)
 
     def patch_grid(self, latents):
-        """latents (B, Z, f, h, w) → (f, h, w), counted in patches"""
+        """latents (B, Z, f, h, w) → (f, rows, columns), counted in patches"""
         f, h, w = latents.shape[2:]
         _, ph, pw = self.patch
         return f, h // ph, w // pw
@@ -224,7 +229,7 @@ def check_levels(x, t):
 
 
 def token_positions(grid, L):
-    """grid (f, h, w), L words → positions (N, 2, 3): frame, row, column from the start, and to the end."""
+    """grid, L words → positions (N, 2, 3): each token's frame, row, column from the start, and to the end."""
     # Words stand before the video, in row 0 and column 0, one step of time each.
     words = grid_positions((L, 1, 1)) - torch.tensor([L, 0, 0])
     from_start = torch.cat([words, grid_positions(grid)])                              # (N, 3)
@@ -235,11 +240,11 @@ def token_positions(grid, L):
 def tokens_per_level(grids, prompt_ids):
     """How many tokens each of the S levels has → (S,).
 
-    Clip after clip: L words, then h * w patches for each latent frame."""
+    Clip after clip: L words, then rows * columns patches for each latent frame."""
     counts = []
-    for (f, h, w), ids in zip(grids, prompt_ids, strict=True):
+    for (f, rows, columns), ids in zip(grids, prompt_ids, strict=True):
         B, L = ids.shape
-        counts += B * ([L] + f * [h * w])
+        counts += B * ([L] + f * [rows * columns])
     return torch.tensor(counts)
 
 

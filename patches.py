@@ -3,12 +3,12 @@
 `patchify` cuts the (latent) video into small bricks of space and time and lays each brick's numbers in a
 row; `unpatchify` is its exact inverse. Patchify with a linear layer behind it is a Conv3d whose stride is
 its kernel size. A token's position is (frame, row, column); `rope` turns the token's queries and keys by
-it, so that attention between two tokens depends only on how far apart they are. Nothing here knows the size
-of the grid: any length, size and aspect ratio runs the same code.
+it, so that positions enter an attention score only through their difference. Nothing here knows the size of
+the grid: any length, size and aspect ratio runs the same code.
 
 Clips of different lengths and sizes, images among them, are laid end to end in one sequence (`pack`), so
-that a batch is a number of tokens and none of them is padding. What a transformer does to single tokens
-runs over the whole sequence; only `attention` looks at each clip by itself.
+that a batch is a number of tokens and none of them is padding. Layers that work on single tokens, such as an
+MLP, run over the whole sequence at once; only `attention` looks at each clip by itself.
 
 Papers
     ViT, Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929
@@ -18,12 +18,12 @@ Papers
     RoPE, Su et al. 2021, eq. 34, https://arxiv.org/abs/2104.09864; here over three axes
 
 Where we differ from NaViT: it masks attention over the whole sequence; here clips of one shape attend as a
-batch of their own, which computes nothing that a mask would then hide.
+batch of their own, so that no score is computed only to be masked.
 
 Letters
     B          clips in a batch
     C          channels
-    T H W      the video's frames, rows, columns
+    T H W      frames, rows, columns of what is cut: of a video, or of its latents
     pt ph pw   a patch's frames, rows, columns
     f h w      the grid: frames, rows, columns counted in patches
     N          tokens of a clip, f * h * w

@@ -1,15 +1,16 @@
-"""Words → ids: a prompt becomes a few integers, and each integer a vector that enters the transformer
-beside the patches.
+"""Words → ids: a prompt becomes a few integers. dit.py gives each integer a learned vector, a token that
+enters the transformer beside the patches.
 
 The vocabulary is every word of the training captions, sorted, and travels in the checkpoint. Id 0 is the
-empty word: it fills up short prompts, and a prompt of nothing but empty words is the null prompt that
-classifier-free guidance compares with.
+empty word: it fills up short prompts and is a token like any other. A prompt of nothing but empty words is
+the null prompt: the model learns what videos look like without a description, so that sampling can push
+away from that, towards the description (classifier-free guidance, diffusion.py).
 
 Papers
     Classifier-free guidance, Ho & Salimans 2022, sec. 3.2, https://arxiv.org/abs/2207.12598
 
-Where we differ from Sora: it relies on what a large pretrained language model understands; here the vectors
-are learned together with the transformer, since a world of 18 words needs no more.
+Where we differ: a model of the real world takes its words' vectors from a large pretrained language model;
+here they are learned together with the transformer, since a world of 18 words needs no more.
 
 Letters
     B   prompts in a batch

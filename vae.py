@@ -3,10 +3,10 @@
     video (B, 3, 1 + 4k, H, W)  -> encode ->  latent (B, Z, 1 + k, H/4, W/4)  -> decode ->  video
 
 It is causal in time. The first frame is compressed alone, so an image is a video of one frame; every later
-latent frame stands for four more frames and depends only on the past. Convolutions are therefore padded in
-time on the left only, with the first frame repeated. For the same reason a long video can be worked off in
-chunks: all that a convolution needs of the past is the last two frames it saw, so memory does not grow with
-the video's length and the result is the same.
+latent frame stands for four more frames and depends on these and the past, never on later ones. Convolutions
+are therefore padded in time on the left only, with the first frame repeated. For the same reason a long video
+can be processed in chunks: all that a convolution needs of the past is one or two frames, which it keeps, so
+memory does not grow with the video's length and the result is the same.
 
 Papers
     VAE: Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
@@ -22,7 +22,7 @@ adversarial losses, which flat shapes with sharp edges do not need.
 Letters
     B       clips in a batch
     C       channels
-    T H W   frames, height, width in pixels
+    T H W   frames, height, width: of the video in pixels, inside the network of its features
     Z       latent channels
     f h w   latent frames, rows, columns
 """
@@ -56,14 +56,14 @@ class CausalConv(nn.Conv3d):
         super().__init__(in_channels, out_channels, kernel_size=(3, 1, 1), stride=(stride, 1, 1))
 
     def forward(self, x, cache):
-        # At the beginning of a video there is no past: the first frame is repeated, so that a still stays a
-        # still.
+        # A video has no past at its beginning: its first frame is repeated, so that a still stays a still.
         repeated_first = x[:, :, :1].expand(-1, -1, 2, -1, -1)
         past = cache.get(self, repeated_first)
         x = torch.cat([past, x], 2)                                                # (B, C, 2 + T, H, W)
 
-        # The next chunk's first window begins one stride after this chunk's last one: two frames back, or
-        # one at stride 2.
+        # The next chunk's first window begins one stride after this chunk's last one: with two frames of
+        # this chunk, or with one at stride 2. Chunks of frames 0 to 4 and 5 to 8, for example: at stride 2
+        # the last window of the first chunk is frames 2 3 4, the next one is 4 5 6.
         stride = self.stride[0]
         cache[self] = x[:, :, stride - 3 :]
         return super().forward(x)
@@ -187,11 +187,13 @@ class VAE(nn.Module):
         return torch.cat(videos, 2)
 
     def encode_known(self, video, known):
-        """The latents of a video of which only some frames are known. Every mode of sample.py begins here.
+        """The latents of a video of which only some frames are known: the first step of sample.complete.
 
-        video (B, 3, T, H, W), known (B, T) bool → latents (B, Z, f, h, w), given (B, f) bool: a latent
-        frame is given if all its frames are known. What unknown frames hold does not matter."""
-        # The encoder wants a whole video, so an unknown frame shows what the nearest known frame shows.
+        video (B, 3, T, H, W), known (B, T) bool → latents (B, Z, f, h, w), given (B, f) bool. "known" is said
+        of frames and "given" of latent frames: one is given if all its frames are known. What unknown frames
+        hold does not matter where anything is known."""
+        # The encoder wants a whole video, so an unknown frame shows what the nearest known frame shows: a
+        # frame that is not known counts as farther away than any that is.
         T = known.shape[1]
         frame = torch.arange(T, device=known.device)
         distance = (frame[:, None] - frame).abs() + T * ~known[:, None]   # (B, T, T): from frame i to known j
@@ -205,12 +207,12 @@ class VAE(nn.Module):
         return latents, given
 
     def loss(self, video, kl_weight):
-        """The negative evidence lower bound, up to constants, per number (Kingma & Welling, eq. 10; KL in
-        appendix B):
+        """Reconstruction error and KL term, each a mean (Kingma & Welling, eq. 10 and appendix B):
 
-            E |x - decode(z)|^2 + kl_weight KL(q(z | x) || N(0, 1))
+            mean |x - decode(z)|^2 + kl_weight mean KL(q(z | x) || N(0, 1))
 
-        video (B, 3, T, H, W) → loss, mean squared error."""
+        video (B, 3, T, H, W) → loss, mean squared error. The weight makes it a beta-VAE (Higgins et al.
+        2017): tiny, so that latents stay sharp, and not zero, so that they stay bounded."""
         # z = mean + std eps, the reparametrisation trick (sec. 2.4): gradients flow through mean and std.
         mean, log_variance = self.encode(video)
         std = torch.exp(log_variance / 2)

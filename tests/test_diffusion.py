@@ -409,4 +409,4 @@ def test_what_the_data_gives_is_given_whatever_the_table_says():
 
 
 def test_the_table_sums_to_one():
-    assert sum(diffusion.GIVEN_WEIGHTS.values()) == pytest.approx(1)
+    assert sum(diffusion.ROW_WEIGHTS.values()) == pytest.approx(1)
