@@ -214,7 +214,12 @@ def clip_shapes(config):
         height, width = word.split("x")
         sizes.append((int(height), int(width)))
 
-    return lengths or [config.frames], sizes or [(config.height, config.width)]
+    # A knob left empty means that all training clips are as long, or as large, as the sampled ones.
+    if not lengths:
+        lengths.append(config.frames)
+    if not sizes:
+        sizes.append((config.height, config.width))
+    return lengths, sizes
 
 
 def words_of_form(name, value, form, example):

@@ -84,6 +84,7 @@ class Trainer:
             "dit": make_optimizers(self.dit, dit_matrices, config.dit_lr, config.lr),
         }
         self.steps = {"vae": 0, "dit": 0}
+        self.total_steps = {"vae": config.vae_steps, "dit": config.dit_steps}
         self.train_seconds = 0.0
 
     def state(self):
@@ -120,10 +121,8 @@ class Trainer:
 
         Raises BadInput if its networks have other sizes or its vocabulary differs."""
         if self.vocab != model.vocab:
-            raise BadInput(
-                f"--start: a vocabulary of {len(model.vocab)} words, "
-                f"and not the {len(self.vocab)} words of this data"
-            )
+            theirs = f"a vocabulary of {len(model.vocab)} words"
+            raise BadInput(f"--start: {theirs}, and not the {len(self.vocab)} words of this data")
         try:
             self.vae.load_state_dict(model.vae.state_dict())
             self.dit.load_state_dict(model.dit.state_dict())
@@ -135,14 +134,9 @@ class Trainer:
 
     def model(self):
         """The Model to sample with: the VAE and the averaged transformer."""
-        return Model(
-            self.config,
-            self.vocab,
-            self.latent_scale,
-            vae=self.vae,
-            dit=self.ema,
-            train_seconds=self.train_seconds,
-        )
+        model = Model(self.config, self.vocab, self.latent_scale, vae=self.vae, dit=self.ema)
+        model.train_seconds = self.train_seconds
+        return model
 
     @torch.no_grad()
     def encode(self, video):
@@ -198,13 +192,7 @@ class Trainer:
 
         eps = [torch.randn_like(latents) for latents in x_0]
         losses = diffusion_loss(
-            self.dit,
-            x_0,
-            prompt_ids,
-            t,
-            eps=eps,
-            schedule=self.schedule,
-            target=self.config.target,
+            self.dit, x_0, prompt_ids, t, eps=eps, schedule=self.schedule, target=self.config.target
         )
         clip_levels = torch.cat([levels.amax(1) for levels in t])
         return losses.mean(), clip_levels, losses.detach()
@@ -235,29 +223,24 @@ def make_optimizers(network, matrices, muon_lr, adam_lr):
 def learning_rate(step, peak, total_steps, warmup_steps, decay_share):
     """The learning rate of one step: up in a straight line, level, down in a straight line.
 
-    decay_share is the share of all steps over which it falls. Where a short run warms up and decays at once,
+    decay_share is the share of all steps over which it falls. A short run may warm up and decay at once: then
     the lower of the two holds."""
+    # Up, because optimizers know nothing about the gradients yet; down, because only ever smaller steps
+    # settle at the bottom of the valley.
     rise = (step + 1) / max(1, warmup_steps)
     fall = (total_steps - step) / max(1e-9, decay_share * total_steps)
-
-    # 1) Warmup: optimizers know nothing about the gradients yet.
-    if rise < 1 and rise <= fall:
-        return peak * rise
-
-    # 2) Decay: ever smaller steps settle at the bottom of the valley.
-    if fall < 1:
-        return peak * fall
-
-    # 3) Everywhere else the full rate.
-    return peak
+    return peak * min(rise, fall, 1.0)
 
 
-def optimizer_step(trainer, stage, network, loss, muon_lr, total_steps):
-    """Gradients of the loss, clipped, and one update of a network by its two optimizers.
+def optimizer_step(trainer, stage, loss):
+    """Gradients of the loss, clipped, and one update of the stage's network by its two optimizers.
 
     Raises BadInput, before any weight changes, if the loss or the gradient is not finite."""
     config = trainer.config
     step = trainer.steps[stage]
+    network = trainer.vae if stage == "vae" else trainer.dit
+    muon_lr = config.vae_lr if stage == "vae" else config.dit_lr
+
     loss.backward()
     norm = nn.utils.clip_grad_norm_(network.parameters(), config.grad_clip)
     if not torch.isfinite(loss + norm):
@@ -267,15 +250,10 @@ def optimizer_step(trainer, stage, network, loss, muon_lr, total_steps):
             "Nothing was saved since the last checkpoint"
         )
 
-    peaks = (muon_lr, config.lr)
-    for optimizer, peak in zip(trainer.optimizers[stage], peaks, strict=True):
-        optimizer.param_groups[0]["lr"] = learning_rate(
-            step,
-            peak,
-            total_steps=total_steps,
-            warmup_steps=config.warmup_steps,
-            decay_share=config.lr_decay,
-        )
+    total_steps = trainer.total_steps[stage]
+    for optimizer, peak in zip(trainer.optimizers[stage], (muon_lr, config.lr), strict=True):
+        lr = learning_rate(step, peak, total_steps, config.warmup_steps, decay_share=config.lr_decay)
+        optimizer.param_groups[0]["lr"] = lr
         optimizer.step()
         optimizer.zero_grad()
 
@@ -297,76 +275,57 @@ def seed_step(config, step):
 
 def train_vae(trainer, folder):
     """Trains the VAE from where it is to its last step; saves every few minutes and at the end."""
-    config = trainer.config
     batches = draw_batches(trainer, "vae")
-    progress = Progress(trainer, "vae", config.vae_steps, folder)
+    progress = Progress(trainer, "vae", folder)
     for step in progress.bar:
         groups = next(batches)
-        seed_step(config, step)
+        seed_step(trainer.config, step)
         loss, error = trainer.vae_loss(groups)
-        optimizer_step(
-            trainer,
-            "vae",
-            trainer.vae,
-            loss,
-            muon_lr=config.vae_lr,
-            total_steps=config.vae_steps,
-        )
+        optimizer_step(trainer, "vae", loss)
 
         progress.finish_step(loss.item(), groups, note=f"{psnr(error):.1f} dB")
         if progress.is_time_to_save():
             save_checkpoint(folder / "model.pt", trainer.state())
             picture_vae(trainer, groups[0], folder / f"vae-{step + 1:06d}.png")
-            progress.saved()
+            progress.save_time = time.time()
 
 
 def train_dit(trainer, folder):
     """Trains the diffusion transformer from where it is to its last step; saves as train_vae does."""
-    config = trainer.config
     batches = draw_batches(trainer, "dit")
-    progress = Progress(trainer, "dit", config.dit_steps, folder)
-    by_level = LossByLevel()
+    progress = Progress(trainer, "dit", folder)
+    levels = []
+    losses = []
     for step in progress.bar:
         groups = next(batches)
-        seed_step(config, step)
+        seed_step(trainer.config, step)
         loss, clip_levels, clip_losses = trainer.dit_loss(groups)
-        optimizer_step(
-            trainer,
-            "dit",
-            trainer.dit,
-            loss,
-            muon_lr=config.dit_lr,
-            total_steps=config.dit_steps,
-        )
+        optimizer_step(trainer, "dit", loss)
         trainer.update_ema(step)
 
-        by_level.add(clip_levels.cpu(), clip_losses.cpu())
+        levels.append(clip_levels.cpu())
+        losses.append(clip_losses.cpu())
         progress.finish_step(loss.item(), groups)
         if progress.is_time_to_save():
             save_checkpoint(folder / "model.pt", trainer.state())
             picture_dit(trainer, groups[0], folder / f"dit-{step + 1:06d}.png")
+            by_level = loss_by_level(torch.cat(levels), torch.cat(losses))
             tqdm.write(f"loss by noise level, 0 to 1 in tenths: {by_level}", file=sys.stderr)
-            by_level = LossByLevel()
-            progress.saved()
+            levels = []
+            losses = []
+            progress.save_time = time.time()
 
 
 class Progress:
     """One stage's bar on the screen, its loss curve on disk, and its clock."""
 
-    def __init__(self, trainer, stage, total_steps, folder):
+    def __init__(self, trainer, stage, folder):
         self.trainer = trainer
         self.stage = stage
-        self.total_steps = total_steps
-        first_step = trainer.steps[stage]
-        self.curve = Curve(folder / f"{stage}-loss.csv", first_step)
-        self.bar = tqdm(
-            range(first_step, total_steps),
-            desc=stage,
-            total=total_steps,
-            initial=first_step,
-            unit="step",
-            mininterval=0.5,
-        )
+        first = trainer.steps[stage]
+        total = trainer.total_steps[stage]
+        self.curve = open_curve(folder / f"{stage}-loss.csv", first)
+        self.bar = tqdm(range(first, total), desc=stage, total=total, initial=first, unit="step")
         self.clips_seen = 0
         self.seconds_before = trainer.train_seconds
         self.begin_time = time.time()
@@ -374,65 +333,45 @@ class Progress:
 
     def finish_step(self, loss, groups, note=""):
         """Counts the step, in the trainer too, and writes its loss."""
-        self.curve.add(self.trainer.steps[self.stage], loss)
+        self.curve.writerow([self.trainer.steps[self.stage], repr(loss)])
         seconds = time.time() - self.begin_time
         self.trainer.steps[self.stage] += 1
         self.trainer.train_seconds = self.seconds_before + seconds
 
-        for _, captions, _ in groups:
-            self.clips_seen += len(captions)
+        self.clips_seen += sum(len(captions) for _, captions, _ in groups)
         clips_per_second = self.clips_seen / max(seconds, 1e-9)
         self.bar.set_postfix_str(f"loss {loss:.4f} {note} {clips_per_second:.0f} clips/s", refresh=False)
 
     def is_time_to_save(self):
         """Every save_minutes, and after the last step."""
         minutes = (time.time() - self.save_time) / 60
-        is_last = self.trainer.steps[self.stage] == self.total_steps
+        is_last = self.trainer.steps[self.stage] == self.trainer.total_steps[self.stage]
         return is_last or minutes > self.trainer.config.save_minutes
 
-    def saved(self):
-        """A checkpoint is on disk: the minutes to the next one begin."""
-        self.save_time = time.time()
+
+def open_curve(path, first_step):
+    """A loss curve on disk → its csv writer, for one row (step, loss) a step."""
+    # A resumed run makes the steps after its checkpoint once more, so their old rows go.
+    rows = []
+    if path.exists():
+        old_rows = list(csv.reader(path.read_text().splitlines()))[1:]
+        rows = [row for row in old_rows if int(row[0]) < first_step]
+
+    # Written line by line, so that a killed run leaves its curve.
+    writer = csv.writer(open(path, "w", buffering=1))  # noqa: SIM115  (open for as long as the stage lasts)
+    writer.writerow(["step", "loss"])
+    writer.writerows(rows)
+    return writer
 
 
-class Curve:
-    """A loss curve on disk, one row a step. A resumed run drops the rows after its checkpoint and goes on."""
-
-    def __init__(self, path, first_step):
-        rows = []
-        if path.exists():
-            with open(path) as file:
-                old_rows = list(csv.reader(file))[1:]
-            rows = [row for row in old_rows if int(row[0]) < first_step]
-
-        # Line by line, so that a killed run leaves its curve.
-        self.file = open(path, "w", buffering=1)  # noqa: SIM115  (open for as long as the stage lasts)
-        self.writer = csv.writer(self.file)
-        self.writer.writerow(["step", "loss"])
-        self.writer.writerows(rows)
-
-    def add(self, step, loss):
-        self.writer.writerow([step, repr(loss)])
-
-
-class LossByLevel:
-    """The mean loss in each tenth of the noise levels, for one line of report."""
-
-    def __init__(self):
-        self.sums = torch.zeros(LEVEL_BINS)
-        self.counts = torch.zeros(LEVEL_BINS)
-
-    def add(self, levels, losses):
-        """Noise levels in [0, 1] and losses, (clips,) each."""
-        bins = (levels * LEVEL_BINS).long().clamp(max=LEVEL_BINS - 1)
-        self.sums += torch.bincount(bins, losses, LEVEL_BINS)
-        self.counts += torch.bincount(bins, minlength=LEVEL_BINS)
-
-    def __str__(self):
-        means = []
-        for total, count in zip(self.sums.tolist(), self.counts.tolist(), strict=True):
-            means.append(f"{total / count:.3f}" if count else "-")
-        return ", ".join(means)
+def loss_by_level(levels, losses):
+    """Noise levels in [0, 1] and losses, (clips,) each → the mean loss in each tenth of the levels."""
+    bins = (levels * LEVEL_BINS).long().clamp(max=LEVEL_BINS - 1)
+    means = []
+    for k in range(LEVEL_BINS):
+        in_bin = losses[bins == k]
+        means.append(f"{in_bin.mean():.3f}" if len(in_bin) else "-")
+    return ", ".join(means)
 
 
 @torch.no_grad()
@@ -495,17 +434,13 @@ def resumed_trainer(args, device):
 
     saved, _ = read_checkpoint(args.resume)
     if "optimizers" not in saved:
-        raise BadInput(
-            f"--resume {args.resume}: holds no optimizer states, so training cannot go on from it"
-        )
+        raise BadInput(f"--resume {args.resume}: holds no optimizer states, so training cannot go on from it")
     config = config_from_dict(saved["config"], args.resume)
     trainer = Trainer(config, saved["vocab"], device)
     try:
         trainer.load(saved)
     except (RuntimeError, ValueError, KeyError) as error:
-        raise BadInput(
-            f"--resume {args.resume}: does not fit its own config ({last_line(error)})"
-        ) from error
+        raise BadInput(f"--resume {args.resume}: does not fit its own config ({last_line(error)})") from error
     return trainer
 
 
@@ -515,10 +450,8 @@ def new_trainer(args, device):
 
     # Without a usable clip, or with captions that are too long, stop here, before anything is written.
     dataset = datasets.make_dataset(config)
-    captions = []
-    for _, group_captions, _ in dataset[0]:
-        captions.extend(group_captions)
-    encode_prompts(captions, [], config.max_words)
+    for _, captions, _ in dataset[0]:
+        encode_prompts(captions, [], config.max_words)
 
     trainer = Trainer(config, dataset.vocab(), device)
     if args.start:
@@ -562,20 +495,12 @@ def write_samples(model, folder):
 
 def make_parser():
     parser = Flags(__doc__)
-    parser.add_argument(
-        "--out", metavar="FOLDER", help="where checkpoint, curves and pictures go (default: out/NAME)"
-    )
-    parser.add_argument(
-        "--resume", metavar="CHECKPOINT", help="go on from there; every knob comes from the checkpoint"
-    )
-    parser.add_argument(
-        "--start",
-        metavar="CHECKPOINT",
-        help="begin with these weights instead of random ones (--vae-steps 0 keeps its VAE as it is)",
-    )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute"
-    )
+    add = parser.add_argument
+    add("--out", metavar="FOLDER", help="where checkpoint, curves and pictures go (default: out/NAME)")
+    add("--resume", metavar="CHECKPOINT", help="go on from there; every knob comes from the checkpoint")
+    start_help = "begin with these weights instead of random ones (--vae-steps 0 keeps its VAE as it is)"
+    add("--start", metavar="CHECKPOINT", help=start_help)
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     add_config_flags(parser, default_preset=PRESET)
     return parser
 

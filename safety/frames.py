@@ -2,8 +2,8 @@
 
 The toy world has nothing to be afraid of, so `world.scenes.coverage` can draw one more shape, the emblem (a
 ring with a cross in it). It stands for imagery that may never be shown: no prompt asks for it and no model
-was trained on it. Sora's announcement names such "image classifiers that are used to review the
-frames of every video generated"; theirs are not published.
+was trained on it. Sora's announcement names such "image classifiers", which "review every video frame"; they
+are not published.
 
 GroupNorm: Wu and He 2018, https://arxiv.org/abs/1803.08494. How the classifier is trained and measured:
 safety/train.py.
@@ -75,3 +75,12 @@ def check_frames(videos, fps):
                         f"video {index}, frame {frame} ({frame / fps:.2f} s): blocked, disallowed imagery "
                         f"({prob:.0%} sure); nothing was written"
                     )
+
+
+if __name__ == "__main__":
+    from world.scenes import Scene, Thing, render
+
+    for shape in ("circle", "square", "emblem"):
+        video = render(Scene([Thing(shape, "red", 0.25, (0.5, 0.5), "left", "slowly")]), 1)
+        logit = classifier()(to_float(video[None])[:, :, 0])
+        print(f"a frame with a red {shape}: disallowed with probability {torch.sigmoid(logit).item():.1%}")

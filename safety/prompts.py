@@ -3,11 +3,11 @@
 Two linear classifiers are averaged. One counts runs of letters, hashed into buckets, after disguises ("k1ll",
 "k i l l", cyrillic letters) are taken off; it needs nothing but PyTorch. The other reads sentence vectors of
 MiniLM (safety/minilm.py), where they are installed, and understands words it never saw. Sora's announcement
-says that its text classifier "will check and reject text input prompts" that ask for extreme violence, sexual
-content, hateful imagery, celebrity likeness or the intellectual property of others: our five policies.
+names "our text classifier", and five things whose prompts it blocks: extreme violence, sexual content,
+hateful images, celebrity likenesses and someone else's intellectual property. These are our five policies.
 
-Hashed n-grams in a linear classifier: Joulin et al. 2016 (fastText), https://arxiv.org/abs/1607.01759.
-How it is trained and measured: safety/train.py.
+Hashed n-grams in a linear classifier: Joulin et al. 2016 (fastText), section 2.2,
+https://arxiv.org/abs/1607.01759. How it is trained and measured: safety/train.py.
 
 Letters
     N   texts
@@ -57,7 +57,7 @@ def plain(prompt):
     letters = re.sub(r"(?<=\w)[!|](?=\w)", "i", letters)
     letters = letters.translate(HOMOGLYPHS)
 
-    # Signs between whole words part them ("red, a_blue" → "red a blue"); others vanish ("k.i-l.l" → "kill").
+    # Signs between whole words part them ("red,blue" → "red blue"); others vanish ("k.i-l.l" → "kill").
     letters = re.sub(r"(?<=[a-z]{2})[^a-z]+(?=[a-z]{2})|[,.;:?!]\s", " ", letters + " ")
     letters = re.sub(r"[^a-z\s]", "", letters)
 
@@ -181,3 +181,9 @@ def check_prompts(prompts):
                 f"prompt {prompt!r}: refused, {POLICIES[policy]} "
                 f"({prob:.0%} sure, for {text!r}); nothing was made"
             )
+
+
+if __name__ == "__main__":
+    asked = ["a red cross moving left", "T a y l o r  S w 1 f t sings", "a man beheading a woman"]
+    for prompt, (policy, prob, _) in zip(asked, judge(classifier(), asked), strict=True):
+        print(f"{prompt!r} reads {plain(prompt)!r}: {POLICIES[policy]} ({prob:.0%} sure)")

@@ -1,17 +1,169 @@
+"""The long checks of bench.py: the shapes they time, and one short run of the schedules."""
+from dataclasses import replace
+
+import pytest
+import torch
+
 import bench
-from utils import checkpoint as checkpoint_io
+import evaluate
+from config import Config, count_tokens
+from dit import DiT
+from utils.checkpoint import load_model
+from world.scenes import SEEN
 
 
-def test_every_pair_of_schedule_and_target_trains_samples_and_is_scored(command, checkpoint):
-    code, out, err = command(bench, "schedules", "--checkpoint", checkpoint, "--steps", 1, "--batch", 2, "--prompts", 2, "--device", "cpu")
-    rows = [line.split("|")[1:-1] for line in out.splitlines() if line.startswith("| ") and "%" in line]
-    assert code == 0 and [row[0].strip() for row in rows] == ["flow", "cosine", "linear"], err
-    assert all(cell.count("%") == 4 for row in rows for cell in row[1:])
+class Clock:
+    """Stands in for the time module; moves on when told to."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def time(self):
+        return self.now
 
 
-def test_it_trains_only_the_transformer(command, checkpoint, tmp_path):
-    before = checkpoint_io.load_model(checkpoint).vae.state_dict()
-    command(bench, "schedules", "--checkpoint", checkpoint, "--steps", 1, "--batch", 2, "--prompts", 2, "--device", "cpu")
-    after = checkpoint_io.load_model(tmp_path / "out/bench/linear-eps/model.pt")
-    assert (after.config.schedule, after.config.target) == ("linear", "eps")
-    assert all(value.equal(before[name]) for name, value in after.vae.state_dict().items())
+@pytest.mark.parametrize("duration, calls", [(0.4, 3), (0.25, 4), (5.0, 1)])
+def test_a_mean_time_covers_at_least_the_seconds_asked_for(monkeypatch, duration, calls):
+    clock = Clock()
+    monkeypatch.setattr(bench, "time", clock)
+    count = 0
+
+    def work():
+        nonlocal count
+        count += 1
+        # The first call is slow, and not a part of the mean.
+        clock.now += 50.0 if count == 1 else duration
+
+    assert bench.mean_seconds(work, at_least=1.0) == pytest.approx(duration)
+    assert count == 1 + calls
+
+
+def test_clips_of_one_shape_are_counted_as_one_group_of_latents():
+    config = Config(vae_space=4)
+    drawn = [(17, 32, 56), (9, 24, 40), (17, 32, 56), (1, 24, 40), (17, 32, 56)]
+    assert bench.count_shapes(config, drawn) == [(1, 1, 6, 10), (1, 3, 6, 10), (3, 5, 8, 14)]
+
+
+def test_the_latents_sides_are_the_pixels_over_vae_space():
+    config = Config(vae_space=8)
+    assert bench.count_shapes(config, [(5, 24, 40)]) == [(1, 2, 3, 5)]
+
+
+def test_groups_hold_every_token_that_was_drawn():
+    config = Config(max_words=7)
+    drawn = [(17, 32, 56), (9, 24, 40), (17, 32, 56), (1, 40, 24)]
+    tokens = 0
+    for B, f, h, w in bench.count_shapes(config, drawn):
+        tokens += B * (7 + f * (h // 2) * (w // 2))
+    assert tokens == sum(count_tokens(config, *shape) for shape in drawn)
+
+
+def test_padding_gives_all_clips_the_shape_of_the_longest():
+    groups = [(3, 5, 8, 14), (2, 9, 6, 10), (4, 1, 12, 16)]
+    assert bench.pad_shapes(groups) == [(9, 9, 6, 10)]
+
+
+def test_among_clips_of_one_length_padding_takes_the_highest_then_the_widest():
+    assert bench.pad_shapes([(1, 5, 6, 14), (1, 5, 8, 10), (1, 5, 8, 12)]) == [(3, 5, 8, 12)]
+
+
+def test_a_steps_work_leaves_a_gradient_on_every_weight(config):
+    torch.manual_seed(0)
+    dit = DiT(config)
+    for p in dit.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    bench.forward_and_backward(dit, config, [(2, 3, 4, 6), (1, 1, 2, 4)])
+    for name, p in dit.named_parameters():
+        assert p.grad is not None, name
+
+
+@pytest.fixture(scope="module")
+def short_config(checkpoint):
+    model = load_model(checkpoint)
+    return replace(model.config, schedule="linear", target="eps", dit_steps=1, dit_tokens=30)
+
+
+def test_a_transformer_is_trained_on_the_vae_of_another_model(checkpoint, short_config, tmp_path):
+    model = load_model(checkpoint)
+    trained = bench.train_on_vae(model, short_config, tmp_path / "bench/linear-eps")
+    assert trained.latent_scale == model.latent_scale
+    for name, weights in trained.vae.state_dict().items():
+        assert torch.equal(weights, model.vae.state_dict()[name])
+
+
+def test_the_trained_model_is_saved_with_its_own_schedule(checkpoint, short_config, tmp_path):
+    bench.train_on_vae(load_model(checkpoint), short_config, tmp_path / "bench/linear-eps")
+    saved = load_model(tmp_path / "bench/linear-eps/model.pt")
+    assert saved.config == short_config
+
+
+@pytest.fixture
+def schedules_asked(monkeypatch, command, checkpoint):
+    """bench.py schedules, without the training and scoring → its stdout, and what it would have run."""
+    trained = []
+    scored = []
+
+    def train_on_vae(model, config, folder):
+        trained.append((config, str(folder)))
+        return config
+
+    def prompt_following(model, pool, prompts, seed):
+        scored.append((model.schedule, model.target, pool, prompts))
+        share = 0.11 * len(scored)
+        return {name: share for name in evaluate.ATTRIBUTES}
+
+    monkeypatch.setattr(bench, "train_on_vae", train_on_vae)
+    monkeypatch.setattr(evaluate, "prompt_following", prompt_following)
+    words = ("--checkpoint", checkpoint, "--steps", 7, "--batch", 3, "--prompts", 5, "--device", "cpu")
+    code, out, err = command(bench, "schedules", *words)
+    assert code == 0, err
+    return out, trained, scored
+
+
+def test_every_schedule_is_trained_with_every_target(schedules_asked):
+    _, trained, scored = schedules_asked
+    pairs = [(config.schedule, config.target) for config, _ in trained]
+    expected = []
+    for schedule in ("flow", "cosine", "linear"):
+        for target in ("velocity", "v", "eps"):
+            expected.append((schedule, target))
+    assert pairs == expected
+    assert [(schedule, target) for schedule, target, _, _ in scored] == expected
+
+
+def test_all_of_them_train_for_as_many_steps_on_as_many_clips(schedules_asked):
+    _, trained, _ = schedules_asked
+    for config, _ in trained:
+        assert config.dit_steps == 7
+        assert config.dit_tokens == 3 * count_tokens(config, config.frames, config.height, config.width)
+
+
+def test_each_has_its_own_folder(schedules_asked):
+    _, trained, _ = schedules_asked
+    folders = [folder for _, folder in trained]
+    assert folders[-1] == "out/bench/linear-eps"
+    assert len(set(folders)) == 9
+
+
+def test_they_are_scored_with_seen_prompts(schedules_asked):
+    _, _, scored = schedules_asked
+    for _, _, pool, prompts in scored:
+        assert pool == SEEN
+        assert prompts == 5
+
+
+def test_the_table_has_a_row_for_each_schedule_and_a_column_for_each_target(schedules_asked):
+    out, _, _ = schedules_asked
+    rows = []
+    for line in out.splitlines():
+        if "%" in line:
+            rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    assert [row[0] for row in rows] == ["flow", "cosine", "linear"]
+    assert rows[1][1:] == ["44% / 44% / 44% / 44%", "55% / 55% / 55% / 55%", "66% / 66% / 66% / 66%"]
+
+
+def test_a_short_run_trains_samples_and_scores(command, checkpoint):
+    words = ("--checkpoint", checkpoint, "--steps", 1, "--batch", 2, "--prompts", 2, "--device", "cpu")
+    code, out, err = command(bench, "schedules", *words)
+    assert code == 0, err
+    assert out.count("%") == 3 * 3 * 4

@@ -1,7 +1,10 @@
 """Training: the step, the loop, and what survives a kill."""
 import csv
+import subprocess
+import sys
 import time
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -91,6 +94,7 @@ def test_the_learning_rate_rises_stays_and_falls_to_its_last_step():
 
 def one_step(config, loss_factor=1.0, step=0):
     """One optimizer step of the VAE on the sum of its weights → trainer, the norm of the clipped gradient."""
+    config = replace(config, vae_steps=10, vae_lr=0.02, lr_decay=0.2)
     trainer = train.Trainer(config, ["a"], "cpu")
     trainer.steps["vae"] = step
     seen = {}
@@ -101,7 +105,7 @@ def one_step(config, loss_factor=1.0, step=0):
 
     trainer.optimizers["vae"][0].register_step_pre_hook(watch)
     loss = loss_factor * sum(p.sum() for p in trainer.vae.parameters())
-    train.optimizer_step(trainer, "vae", trainer.vae, loss, muon_lr=0.02, total_steps=10)
+    train.optimizer_step(trainer, "vae", loss)
     return trainer, seen["norm"]
 
 
@@ -200,12 +204,12 @@ def test_the_sampled_model_is_the_average_of_the_weights(config, tmp_path, monke
     expected = copy_weights(trainer.dit)
     step_of = train.optimizer_step
 
-    def step_and_average(trainer, stage, network, loss, muon_lr, total_steps):
+    def step_and_average(trainer, stage, loss):
         step = trainer.steps[stage]
-        step_of(trainer, stage, network, loss, muon_lr, total_steps)
+        step_of(trainer, stage, loss)
         if stage == "dit":
             keep = min(0.7, (1 + step) / (10 + step))
-            for average, weights in zip(expected, network.parameters(), strict=True):
+            for average, weights in zip(expected, trainer.dit.parameters(), strict=True):
                 average.mul_(keep).add_(weights.detach(), alpha=1 - keep)
 
     monkeypatch.setattr(train, "optimizer_step", step_and_average)
@@ -258,10 +262,9 @@ def test_prompts_are_emptied_as_often_as_asked_and_half_the_time_beside_given_fr
 
 
 def test_the_loss_by_level_is_the_mean_in_each_tenth():
-    by_level = train.LossByLevel()
-    by_level.add(torch.tensor([0.05, 0.95]), torch.tensor([1.0, 5.0]))
-    by_level.add(torch.tensor([0.09, 1.0]), torch.tensor([2.0, 7.0]))
-    assert str(by_level) == "1.500, -, -, -, -, -, -, -, -, 6.000"
+    levels = torch.tensor([0.05, 0.95, 0.09, 1.0, 0.3])
+    losses = torch.tensor([1.0, 5.0, 2.0, 7.0, 0.25])
+    assert train.loss_by_level(levels, losses) == "1.500, -, -, 0.250, -, -, -, -, -, 6.000"
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(config, tmp_path, monkeypatch):
@@ -283,21 +286,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(config
 
 
 def test_a_checkpoint_is_saved_when_its_minutes_have_passed(config, tmp_path, monkeypatch):
-    trainer = make_trainer(replace(config, save_minutes=2.0), tmp_path / "run")
-    progress = train.Progress(trainer, "vae", 100, tmp_path / "run")
+    trainer = make_trainer(replace(config, vae_steps=100, save_minutes=2.0), tmp_path / "run")
+    progress = train.Progress(trainer, "vae", tmp_path / "run")
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 110)
     assert not progress.is_time_to_save()
     monkeypatch.setattr(time, "time", lambda: now + 130)
     assert progress.is_time_to_save()
-    progress.saved()
+    progress.save_time = time.time()
     assert not progress.is_time_to_save()
 
 
 def test_the_time_of_both_stages_adds_up(config, tmp_path, monkeypatch):
     trainer = make_trainer(config, tmp_path / "run")
     trainer.train_seconds = 1000.0
-    progress = train.Progress(trainer, "vae", 100, tmp_path / "run")
+    progress = train.Progress(trainer, "vae", tmp_path / "run")
     now = progress.begin_time
     monkeypatch.setattr(time, "time", lambda: now + 7)
     progress.finish_step(0.5, [(None, ["a", "b"], None)])
@@ -318,3 +321,10 @@ def test_a_new_run_keeps_the_last_ones_model(command, config, tmp_path):
         assert "reader's ceiling" in out
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"model.pt", "slim.pt", "model.before.pt", "sample.gif", "dit-loss.csv"} <= written
+
+
+def test_training_loads_no_safety_code():
+    code = "import sys, train; print([name for name in sys.modules if name.startswith('safety')])"
+    root = Path(train.__file__).parent
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stderr

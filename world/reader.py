@@ -124,10 +124,13 @@ def read_track(cover):
     x = np.arange(W) + 0.5
     y = np.arange(H)[:, None] + 0.5
     area = cover.sum(axis=(1, 2))                                                        # (T,)
-    moments = np.stack([(cover * x).sum(axis=(1, 2)), (cover * y).sum(axis=(1, 2))], -1)  # (T, 2)
+    x_moment = (cover * x).sum(axis=(1, 2))                                              # (T,)
+    y_moment = (cover * y).sum(axis=(1, 2))                                              # (T,)
+    moments = np.stack([x_moment, y_moment], axis=-1)                                    # (T, 2)
 
     # A frame in which only other colours stand out covers nothing; it must not become 0 / 0.
-    return moments / area[:, None].clip(1e-6), area
+    track = moments / area[:, None].clip(1e-6)
+    return track, area
 
 
 def estimate_radius(area, shape):
@@ -150,7 +153,9 @@ def read_shape(cover, track, area):
         r = estimate_radius(area, shape)
         middle = track[looked_at] - (0, CENTRE_DROP[shape] * r)
         drawn = coverage(shape, r / min(H, W), middle / min(H, W), H, W)
-        overlaps[shape] = np.minimum(drawn, seen).sum() / np.maximum(drawn, seen).sum()
+        intersection = np.minimum(drawn, seen).sum()
+        union = np.maximum(drawn, seen).sum()
+        overlaps[shape] = intersection / union
 
     best, second, _ = sorted(overlaps, key=overlaps.get, reverse=True)
     if overlaps[best] >= SMALLEST_OVERLAP:
@@ -173,7 +178,7 @@ def read_motion(track, short_side, fps):
 
     # The pace is the median over the clip, so that a bounce, which slows a few frames down, does not count.
     moved = track[VELOCITY_FRAMES:] - track[:-VELOCITY_FRAMES]                           # (T - 4, 2) pixels
-    velocity = moved * fps / VELOCITY_FRAMES / short_side                              # short sides / s
+    velocity = moved * fps / VELOCITY_FRAMES / short_side                                # short sides / s
     paces = np.median(abs(velocity), axis=0)                                             # (2,)
     axis = int(np.argmax(paces))
     along = paces[axis]
@@ -200,7 +205,8 @@ def read_motion(track, short_side, fps):
 def shows(video, combination, attributes=("shape", "colour")):
     """Whether a video shows these attributes of a combination (shape, colour, direction, speed)."""
     found = read(video)
-    return all(found[name] == combination[ATTRIBUTES.index(name)] for name in attributes)
+    asked = dict(zip(ATTRIBUTES, combination, strict=True))
+    return all(found[name] == asked[name] for name in attributes)
 
 
 def path_error(made, truth, new):
@@ -231,8 +237,7 @@ def steadiness(video, combination, fps):
              drift   the relative change of mean brightness from the first five seconds to the last five
     """
     shape, colour, direction, speed = combination
-    height, width = video.shape[1:3]
-    axis, length = (0, width) if direction in ("left", "right") else (1, height)
+    frame_size = video.shape[1:3]
     first_radius = None
     looks = []
     moves = []
@@ -255,15 +260,30 @@ def steadiness(video, combination, fps):
         same_thing = found["shape"] == shape and found["colour"] == colour
         same_size = abs(radius / first_radius - 1) <= RADIUS_TOLERANCE
         looks.append(bool(same_thing and same_size))
-
-        # Walls meet the box, not the centre of mass.
-        positions = found["track"][:, axis]                                              # (frames,)
-        if axis == 1:
-            positions = positions - CENTRE_DROP[found["shape"]] * radius
-        asked_pace = SPEEDS[speed] * min(height, width) / fps
-        moves.append(moves_lawfully(positions, radius, length, asked_pace))
+        moves.append(moves_as_asked(found, direction, speed, frame_size, fps))
 
     return np.array(looks), np.array(moves), brightness_drift(video, fps)
+
+
+def moves_as_asked(found, direction, speed, frame_size, fps):
+    """Whether the thing that `read` found obeys the world's laws along the axis of `direction`.
+
+    frame_size  (height, width) in pixels
+    """
+    height, width = frame_size
+    radius = estimate_radius(found["area"], found["shape"])
+    x, y = found["track"].T                                                              # (T,), (T,)
+
+    # Walls meet the box, whose middle is above the centre of mass of a triangle.
+    if direction in ("left", "right"):
+        positions = x
+        length = width
+    else:
+        positions = y - CENTRE_DROP[found["shape"]] * radius
+        length = height
+
+    pace = SPEEDS[speed] * min(height, width) / fps
+    return moves_lawfully(positions, radius, length, pace)
 
 
 def moves_lawfully(positions, radius, length, pace):

@@ -138,9 +138,16 @@ def coverage(shape, size, centre, height, width):
     """
     # Pixel centres are at half-integers. Everything below is in pixels, relative to the middle of the box.
     unit = min(height, width)
-    x = ((np.arange(width) + 0.5) - centre[:, :1] * unit).astype(np.float32)[:, None, :]    # (T, 1, W)
-    y = ((np.arange(height) + 0.5) - centre[:, 1:] * unit).astype(np.float32)[:, :, None]   # (T, H, 1)
-    r = np.reshape(np.float32(size * np.float64(unit)), (-1, 1, 1))                         # (T or 1, 1, 1)
+    columns = np.arange(width) + 0.5
+    rows = np.arange(height) + 0.5
+    x = (columns - centre[:, :1] * unit).astype(np.float32)                                 # (T, W)
+    y = (rows - centre[:, 1:] * unit).astype(np.float32)                                    # (T, H)
+    r = np.float32(size * unit)                                                             # () or (T,)
+
+    # One axis each for frames, rows and columns, so that they broadcast to every pixel.
+    x = x[:, None, :]                                                                       # (T, 1, W)
+    y = y[:, :, None]                                                                       # (T, H, 1)
+    r = np.reshape(r, (-1, 1, 1))                                                           # (T or 1, 1, 1)
 
     # Zero on the outline, negative inside, and half a pixel either way fades from covered to not.
     outside = signed_distance(shape, x, y, r)                                               # (T, H, W)

@@ -1,108 +1,574 @@
+"""Batches: what each clip shows and its caption tells, how many fit, and what becomes of useless files."""
+import os
 from dataclasses import replace
+from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from config import BadInput, Config, count_tokens
 from data import datasets
-from world import reader, scenes
+from data.datasets import FolderDataset, WorldDataset, make_dataset, stream_batches
+from data.video_io import write_clip
+from world import captions
+from world.reader import read
+from world.scenes import CALM_SECONDS, DIRECTIONS, SPEEDS, Scene, Thing, frame_extent, render, simulate
 
 CONFIG = Config(frames=5, height=16, width=24, fps=10.0, dit_tokens=200)
-MIX = replace(CONFIG, lengths="5 9", sizes="16x24 24x16 16x40", image_prob=0.3, late_prob=0.4, window_prob=0.5)
+SHAPES = replace(CONFIG, lengths="5 9", sizes="16x24 24x16 16x40", image_prob=0.3)
+MIX = replace(SHAPES, late_prob=0.4, window_prob=0.5)
+SQUARE = Scene([Thing("square", "red", 0.2, (0.5, 0.5), "right", "slowly")])
 
 
-def test_batch_k_is_a_function_of_seed_and_k():
-    source = datasets.WorldDataset(MIX)
-    batches = datasets.stream_batches(source, 0)
-    first = [next(batches) for _ in range(3)]
-    again = datasets.stream_batches(source, 2)
-    equal = lambda a, b: all(torch.equal(v, w) and c == list(d) and torch.equal(g, h) for (v, c, g), (w, d, h) in zip(a, b, strict=True))
-    assert equal(next(again), first[2])
-    by_workers = datasets.stream_batches(source, 0, workers=2)
-    assert all(equal(batch, next(by_workers)) for batch in first)
-    other = datasets.WorldDataset(replace(MIX, seed=1))[0]
-    assert [c for _, c, _ in other] != [c for _, c, _ in first[0]] != [c for _, c, _ in first[1]]
+def same(one, other):
+    """Whether two batches are equal in their clips, captions and counts of given frames."""
+    for (videos, words, given), (other_videos, other_words, other_given) in zip(one, other, strict=True):
+        if not (torch.equal(videos, other_videos) and torch.equal(given, other_given)):
+            return False
+        if list(words) != list(other_words):
+            return False
+    return True
 
 
-def test_the_vaes_batches_vary_in_shape_and_have_about_as_many_pixels():
-    source, seen = datasets.WorldDataset(MIX, "vae"), set()
-    for k in range(100):
-        (video, *_), = source[k]
-        B, T, H, W, _ = video.shape
-        seen.add((T, H, W))
-        assert B == 1 or 0.6 < B * T * H * W / (MIX.vae_batch * 5 * 16 * 24) < 1.6
-    assert seen == {(T, *size) for T in (1, 5, 9) for size in ((16, 24), (24, 16), (16, 40))}
+def clips_of(source, batches):
+    """Every clip of the first batches as (video, caption, given)."""
+    clips = []
+    for k in range(batches):
+        for videos, words, given in source[k]:
+            clips += zip(videos.numpy(), words, given.tolist(), strict=True)
+    return clips
 
 
-def test_a_batch_is_a_number_of_tokens_and_nearly_none_is_wasted():
-    config = Config(lengths="9 17 25", sizes="32x32 24x40 40x24 24x32", image_prob=0.15, late_prob=0.25)  # configs/small.toml
-    source, shares, images, clips, nameless = datasets.WorldDataset(config), [], 0, 0, 0
-    source.make_clip = lambda rng, which, *shape: (np.zeros((*shape, 0)), "", 0)  # only what is drawn is looked at
-    for k in range(1000):
-        batch = source[k]
-        shares.append(sum(count_tokens(config, *video.shape[1:4]) * len(video) for video, *_ in batch) / config.dit_tokens)
-        images += sum(len(video) for video, *_ in batch if video.shape[1] == 1)
-        clips += sum(len(video) for video, *_ in batch)
-    assert np.mean(shares) >= 0.98 and max(shares) <= 1 and images / clips == pytest.approx(0.15, abs=0.04)
+def draw_clips(config, count, frames, height=16, width=24):
+    """`count` clips of one shape as (video, caption, given)."""
+    source = WorldDataset(config)
+    rng = np.random.default_rng(0)
+    return [source.make_clip(rng, None, frames, height, width) for _ in range(count)]
 
 
-def test_a_late_clips_direction_is_not_told():
-    captions = [c for k in range(30) for video, group, _ in datasets.WorldDataset(replace(MIX, window_prob=0.0))[k] if video.shape[1] > 1 for c in group]
-    assert {len(c.split()) for c in captions} == {0, 3, 5, 6}  # nothing, a thing, its speed, its direction too
-    assert np.mean([len(c.split()) < 6 for c in captions]) == pytest.approx(0.4, abs=0.1)
-    assert {len(c.split()) for k in range(30) for video, group, _ in datasets.WorldDataset(MIX)[k] if video.shape[1] == 1 for c in group} == {0, 3}
+def shares(values):
+    """Which share of a list each of its values is."""
+    return {value: values.count(value) / len(values) for value in set(values)}
 
 
-def test_a_window_begins_with_a_memory_and_its_drift_ends_where_the_given_frames_do():
-    thing = scenes.Thing("square", "red", 0.2, (0.5, 0.5), "right", "slowly")
-    source = datasets.WorldDataset(Config(lengths="25", late_prob=1.0, window_prob=1.0))
-    drift = []
+@pytest.fixture
+def renders(monkeypatch):
+    """What `render` was asked for, one entry a clip."""
+    asked = []
+
+    def record(scene, frames, height, width, fps, times=None, size_factor=1.0):
+        asked.append(SimpleNamespace(scene=scene, fps=fps, times=times, size_factor=size_factor))
+        return render(scene, frames, height, width, fps, times, size_factor)
+
+    monkeypatch.setattr(datasets, "render", record)
+    return asked
+
+
+@pytest.fixture
+def unseen(monkeypatch):
+    """Clips without pixels, where only their number and shapes are looked at."""
+    def make_clip(self, rng, path, frames, height, width):
+        return np.zeros((frames, height, width, 0)), "", 0
+
+    monkeypatch.setattr(WorldDataset, "make_clip", make_clip)
+
+
+# Batch k
+
+
+def test_a_batch_drawn_again_is_the_same():
+    assert same(WorldDataset(MIX)[3], WorldDataset(MIX)[3])
+
+
+def test_every_batch_is_another_one():
+    assert not torch.equal(WorldDataset(CONFIG)[0][0][0], WorldDataset(CONFIG)[1][0][0])
+
+
+def test_another_seed_gives_other_batches():
+    other = replace(CONFIG, seed=1)
+    assert not torch.equal(WorldDataset(CONFIG)[0][0][0], WorldDataset(other)[0][0][0])
+
+
+def test_a_stream_begins_where_it_is_told_to_and_leaves_none_out():
+    source = WorldDataset(MIX)
+    batches = stream_batches(source, 3)
+    for k in range(3, 6):
+        assert same(next(batches), source[k])
+
+
+class ProcessIds(Dataset):
+    def __getitem__(self, k):
+        return k, os.getpid()
+
+
+def test_worker_processes_draw_the_same_batches():
+    batches = stream_batches(ProcessIds(), 3, workers=2)
+    drawn = [next(batches) for _ in range(4)]
+    assert [k for k, _ in drawn] == [3, 4, 5, 6]
+    process_ids = {process_id for _, process_id in drawn}
+    assert len(process_ids) == 2
+    assert os.getpid() not in process_ids
+
+
+def test_a_stream_without_workers_draws_in_this_process():
+    assert next(stream_batches(ProcessIds(), 3)) == [3, os.getpid()]
+
+
+# What a batch is made of
+
+
+def test_a_batch_has_one_group_for_each_shape():
+    for k in range(5):
+        group_shapes = [videos.shape[1:] for videos, _, _ in WorldDataset(MIX)[k]]
+        assert len(group_shapes) == len(set(group_shapes))
+
+
+def test_a_group_has_a_caption_and_a_count_for_every_clip():
+    for videos, words, given in WorldDataset(MIX)[0]:
+        assert videos.dtype == torch.uint8
+        assert len(words) == len(videos)
+        assert given.shape == (len(videos),)
+
+
+def test_clips_show_what_their_captions_say():
+    config = Config(lengths="9 17", sizes="32x48 48x32", fps=10.0)
+    for video, caption, _ in clips_of(WorldDataset(config), batches=2):
+        found = read(video, fps=10.0)
+        assert caption == f"a {found['colour']} {found['shape']} moving {found['direction']} {found['speed']}"
+
+
+def test_the_vocabulary_is_that_of_the_toy_world():
+    assert WorldDataset(CONFIG).vocab() == captions.vocab()
+
+
+# How many clips
+
+
+def test_a_batch_is_a_number_of_tokens_and_nearly_none_is_wasted(unseen):
+    # The shapes of configs/small.toml.
+    config = Config(lengths="9 17 25", sizes="32x32 24x40 40x24 24x32", image_prob=0.15)
+    used = []
+    for k in range(200):
+        tokens = 0
+        for videos, _, _ in WorldDataset(config)[k]:
+            tokens += len(videos) * count_tokens(config, *videos.shape[1:4])
+        used.append(tokens / config.dit_tokens)
+    assert max(used) <= 1
+    assert np.mean(used) >= 0.98
+
+
+@pytest.mark.parametrize("spare, clips", [(-1, 2), (0, 3), (1, 3)])
+def test_a_clip_goes_in_if_there_is_room_for_all_its_tokens(unseen, spare, clips):
+    tokens = count_tokens(CONFIG, 5, 16, 24)
+    config = replace(CONFIG, dit_tokens=3 * tokens + spare)
+    assert len(WorldDataset(config)[0][0][0]) == clips
+
+
+def test_the_smallest_clip_fills_the_last_room(unseen):
+    # One patch and its words.
+    config = replace(CONFIG, frames=1, height=8, width=8)
+    tokens = config.max_words + 1
+    assert count_tokens(config, 1, 8, 8) == tokens
+    assert len(WorldDataset(replace(config, dit_tokens=5 * tokens))[0][0][0]) == 5
+
+
+def test_the_vae_s_batches_are_of_one_shape_and_have_as_many_pixels(unseen):
+    source = WorldDataset(SHAPES, "vae")
+    for k in range(50):
+        [(videos, _, _)] = source[k]
+        B, T, H, W, _ = videos.shape
+        fitting = SHAPES.vae_batch * 5 * 16 * 24 / (T * H * W)
+        assert abs(B - fitting) <= 0.5 or (fitting < 1 and B == 1)
+
+
+def test_the_vae_learns_every_length_up_to_the_longest_equally_often(unseen):
+    # Also those that the config does not name, and also where images are drawn.
+    config = replace(CONFIG, lengths="5 13", image_prob=0.5)
+    lengths = [WorldDataset(config, "vae")[k][0][0].shape[1] for k in range(400)]
+    assert shares(lengths) == pytest.approx({1: 0.25, 5: 0.25, 9: 0.25, 13: 0.25}, abs=0.08)
+
+
+# Shapes
+
+
+def test_every_length_and_size_is_drawn_equally_often():
+    source = WorldDataset(replace(SHAPES, image_prob=0.0))
+    rng = np.random.default_rng(0)
+    drawn = [source.draw_shape(rng) for _ in range(600)]
+    expected = {}
+    for frames in (5, 9):
+        for height, width in ((16, 24), (24, 16), (16, 40)):
+            expected[(frames, height, width), None] = 1 / 6
+    assert shares(drawn) == pytest.approx(expected, abs=0.06)
+
+
+@pytest.mark.parametrize("image_prob, tolerance", [(0.0, 0), (0.3, 0.08), (1.0, 0)])
+def test_image_prob_is_the_share_of_images(image_prob, tolerance):
+    source = WorldDataset(replace(SHAPES, image_prob=image_prob))
+    rng = np.random.default_rng(0)
+    images = [source.draw_shape(rng)[0][0] == 1 for _ in range(400)]
+    assert np.mean(images) == pytest.approx(image_prob, abs=tolerance)
+
+
+# Clips from the beginning of a video
+
+
+def test_a_clip_s_caption_tells_all_and_nothing_is_given():
+    for _, caption, given in draw_clips(CONFIG, 20, frames=5):
+        assert len(caption.split()) == 6
+        assert given == 0
+
+
+def test_an_image_s_caption_tells_no_motion():
+    for video, caption, given in draw_clips(CONFIG, 20, frames=1):
+        assert video.shape == (1, 16, 24, 3)
+        assert len(caption.split()) == 3
+        assert given == 0
+
+
+@pytest.mark.parametrize("height, width", [(16, 24), (40, 16)])
+def test_a_clip_does_not_bounce_for_some_time(renders, height, width):
+    draw_clips(CONFIG, 50, 5, height, width)
+    times = np.linspace(0, CALM_SECONDS, 9)
+    for asked in renders:
+        [thing] = asked.scene.things
+        [path] = simulate(asked.scene, times, frame_extent(height, width))
+        straight = np.outer(times, DIRECTIONS[thing.direction]) * SPEEDS[thing.speed]
+        assert path - path[0] == pytest.approx(straight, abs=1e-9)
+
+
+@pytest.mark.parametrize("late_prob", [0.0, 1.0])
+def test_things_are_anywhere_in_a_wide_frame(renders, late_prob):
+    draw_clips(replace(CONFIG, late_prob=late_prob), 100, 5, 16, 40)
+    starts = np.array([asked.scene.things[0].start for asked in renders])
+    assert starts[:, 0].max() > 2
+    assert starts[:, 1].max() < 1
+
+
+def test_frames_follow_at_the_config_s_rate(renders):
+    draw_clips(replace(CONFIG, late_prob=0.5), 20, frames=5)
+    assert {asked.fps for asked in renders} == {10.0}
+    assert {asked.times for asked in renders} == {None}
+
+
+# Clips from later in a video
+
+
+@pytest.mark.parametrize("late_prob, tolerance", [(0.0, 0), (0.4, 0.08), (1.0, 0)])
+def test_late_prob_is_the_share_of_clips_whose_direction_is_not_told(late_prob, tolerance):
+    clips = draw_clips(replace(CONFIG, late_prob=late_prob), 400, frames=5)
+    late = [len(caption.split()) < 6 for _, caption, _ in clips]
+    assert np.mean(late) == pytest.approx(late_prob, abs=tolerance)
+
+
+def test_half_of_the_late_captions_are_empty_and_half_of_the_others_tell_the_speed():
+    clips = draw_clips(replace(CONFIG, late_prob=1.0), 400, frames=5)
+    words = [len(caption.split()) for _, caption, _ in clips]
+    assert shares(words) == pytest.approx({0: 0.5, 3: 0.25, 5: 0.25}, abs=0.08)
+
+
+def test_late_captions_never_name_a_direction():
+    for _, caption, _ in draw_clips(replace(CONFIG, late_prob=1.0, window_prob=0.5), 100, frames=9):
+        assert not set(caption.split()) & set(DIRECTIONS)
+
+
+def test_late_captions_are_of_what_their_clips_show():
+    for video, caption, _ in draw_clips(replace(CONFIG, late_prob=1.0), 40, 9, 32, 48):
+        found = read(video, fps=10.0)
+        assert caption == "" or caption.startswith(f"a {found['colour']} {found['shape']}")
+
+
+def test_late_images_tell_no_motion():
+    clips = draw_clips(replace(CONFIG, late_prob=1.0, window_prob=1.0), 100, frames=1)
+    assert {len(caption.split()) for _, caption, _ in clips} == {0, 3}
+
+
+def test_late_clips_may_bounce_at_once(renders):
+    draw_clips(replace(CONFIG, late_prob=1.0), 200, frames=5)
+    bounces = 0
+    for asked in renders:
+        [path] = simulate(asked.scene, [0, 0.2, 0.4], frame_extent(16, 24))
+        steps = np.diff(path, axis=0)
+        bounces += abs(steps[0] - steps[1]).max() > 1e-9
+    assert bounces > 10
+
+
+# Windows of a long video
+
+
+@pytest.mark.parametrize("late_prob, window_prob, share, tolerance", [
+    (1.0, 0.0, 0.0, 0), (1.0, 1.0, 1.0, 0), (0.0, 1.0, 0.0, 0), (0.6, 0.5, 0.3, 0.08),
+])
+def test_window_prob_is_the_share_of_late_clips_that_go_on_from_given_frames(
+    late_prob, window_prob, share, tolerance
+):
+    config = replace(CONFIG, late_prob=late_prob, window_prob=window_prob)
+    windows = [given > 0 for _, _, given in draw_clips(config, 300, frames=9)]
+    assert np.mean(windows) == pytest.approx(share, abs=tolerance)
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+def test_clips_of_two_latent_frames_are_too_short_for_a_window(frames):
+    config = replace(CONFIG, late_prob=1.0, window_prob=1.0)
+    assert {given for _, _, given in draw_clips(config, 20, frames)} == {0}
+
+
+def draw_windows(count, frames):
+    source = WorldDataset(CONFIG)
+    rng = np.random.default_rng(0)
+    return [source.make_window(rng, SQUARE, frames, 16, 24) for _ in range(count)]
+
+
+@pytest.mark.parametrize("frames, expected", [(9, {2}), (13, {2, 3}), (25, {3, 4, 5, 6})])
+def test_a_window_is_given_the_memory_and_up_to_all_but_its_last_latent_frame(frames, expected):
+    assert {given for _, _, given in draw_windows(60, frames)} == expected
+
+
+def test_a_window_s_caption_tells_the_speed_and_no_direction():
+    assert {caption for _, caption, _ in draw_windows(5, 9)} == {"a red square moving slowly"}
+
+
+def test_a_window_begins_with_a_memory_of_up_to_a_minute_earlier(renders):
+    draw_windows(100, 25)
+    memories = [asked.times[0] for asked in renders]
+    assert -60 <= min(memories) < -50
+    assert -10 < max(memories) <= 0
+
+
+def test_the_memory_has_the_right_size(renders):
+    draw_windows(20, 25)
+    assert {asked.size_factor[0] for asked in renders} == {1}
+
+
+def test_a_window_shows_the_times_and_sizes_that_were_drawn(renders):
+    for video, _, _ in draw_windows(5, 9):
+        asked = renders.pop(0)
+        assert asked.fps == 10.0
+        assert (video == render(SQUARE, 9, 16, 24, 10.0, asked.times, asked.size_factor)).all()
+
+
+def test_what_follows_the_given_frames_is_right_again(renders):
+    for _, _, given in draw_windows(20, 25):
+        asked = renders.pop(0)
+        last = 4 * (given - 1)
+        assert asked.times[last:] == pytest.approx(np.arange(last, 25) / 10)
+        assert (asked.size_factor[last + 1 :] == 1).all()
+
+
+def test_what_came_last_joins_what_follows_at_a_pace_of_its_own(renders):
+    paces = []
+    for _, _, given in draw_windows(100, 25):
+        asked = renders.pop(0)
+        last = 4 * (given - 1)
+        steps = np.diff(asked.times[1 : last + 1])
+        assert np.ptp(steps) < 1e-9
+        paces.append(10 * steps[0])
+    assert 0.6 <= min(paces) < 0.65
+    assert 1.35 < max(paces) <= 1.4
+
+
+def test_what_came_last_has_a_size_of_its_own(renders):
+    sizes = []
+    for _, _, given in draw_windows(100, 25):
+        asked = renders.pop(0)
+        drifted = asked.size_factor[1 : 4 * (given - 1) + 1]
+        assert np.ptp(drifted) == 0
+        sizes.append(drifted[0])
+    assert 0.85 <= min(sizes) < 0.87
+    assert 1.13 < max(sizes) <= 1.15
+
+
+# A folder of clips
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_named(monkeypatch):
+    """As in a new process: no file has been warned of."""
+    monkeypatch.setattr(datasets, "WARNED", set())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """wide.mp4 and high.mp4 last two seconds, short.mp4 0.2; the others are of no use.
+
+    The first two brighten from frame to frame, so that a frame tells by its grey which one it was."""
+    folder = tmp_path_factory.mktemp("clips")
+    write_brightening_clip(folder, "wide", fps=30, shape=(60, 18, 46))
+    write_brightening_clip(folder, "high", fps=10, shape=(20, 40, 20))
+    write_brightening_clip(folder, "short", fps=10, shape=(2, 16, 16))
+
+    for name in ("broken", "silent", "garbled"):
+        (folder / f"{name}.mp4").write_bytes(b"not a video")
+    (folder / "broken.txt").write_text("a broken file")
+    (folder / "garbled.txt").write_bytes(b"\xff")
+    return folder
+
+
+def write_brightening_clip(folder, name, fps, shape):
+    frames = shape[0]
+    greys = 255 // frames * np.arange(frames, dtype=np.uint8)
+    write_clip(folder / f"{name}.mp4", np.broadcast_to(greys[:, None, None, None], (*shape, 3)), fps)
+    (folder / f"{name}.txt").write_text(f"a {name}\n\n  clip\n")
+
+
+@pytest.fixture
+def folder_config(folder):
+    return replace(CONFIG, data=str(folder))
+
+
+def test_the_config_names_the_toy_world_or_a_folder(folder_config):
+    assert type(make_dataset(CONFIG)) is WorldDataset
+    assert type(make_dataset(folder_config)) is FolderDataset
+
+
+@pytest.mark.parametrize("data", ["world", "folder"])
+def test_a_dataset_is_for_the_stage_that_is_asked_for(folder, data):
+    config = replace(CONFIG, data="world" if data == "world" else str(folder))
+    assert make_dataset(config, "vae").stage == "vae"
+    assert make_dataset(config).stage == "dit"
+
+
+def test_captions_are_read_word_by_word(folder_config):
+    said = {caption for _, caption, _ in clips_of(make_dataset(folder_config), batches=5)}
+    assert said == {"a wide clip", "a high clip"}
+
+
+def test_a_folder_s_vocabulary_is_that_of_its_captions(folder_config):
+    expected = ["a", "broken", "clip", "file", "high", "short", "wide"]
+    assert make_dataset(folder_config).vocab() == expected
+
+
+def test_every_clip_is_drawn_equally_often(folder_config):
+    source = make_dataset(folder_config)
+    rng = np.random.default_rng(0)
+    drawn = [source.draw_shape(rng)[1].stem for _ in range(300)]
+    assert shares(drawn) == pytest.approx({"wide": 0.5, "high": 0.5}, abs=0.1)
+
+
+@pytest.mark.parametrize("name, why", [
+    ("broken", "Invalid data"),
+    ("short", "0.20 s long; 5 frames at 10 per second need 0.40 s"),
+    ("silent", "no readable caption silent.txt"),
+    ("garbled", "no readable caption garbled.txt"),
+])
+def test_files_of_no_use_are_named_once(folder_config, capsys, name, why):
+    source = make_dataset(folder_config)
+    for k in range(5):
+        source[k]
+    lines = [line for line in capsys.readouterr().err.splitlines() if f"{name}.mp4" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("warning: skipped ")
+    assert why in lines[0]
+
+
+def test_clips_that_can_be_used_are_not_warned_of(folder_config, capsys):
+    source = make_dataset(folder_config)
+    for k in range(5):
+        source[k]
+    err = capsys.readouterr().err
+    assert "wide.mp4" not in err
+    assert "high.mp4" not in err
+
+
+def test_a_clip_keeps_its_own_framing(folder_config):
+    source = make_dataset(replace(folder_config, sizes="16x40 40x16"))
+    framings = {(caption, video.shape[1:3]) for video, caption, _ in clips_of(source, batches=5)}
+    assert framings == {("a wide clip", (16, 40)), ("a high clip", (40, 16))}
+
+
+def test_a_clip_has_the_longest_length_that_fits_into_its_file(folder_config):
+    # 65 frames take 6.4 seconds, and 13 of them 1.2; an image can be had of the short clip too.
+    source = make_dataset(replace(folder_config, lengths="5 13 65", sizes="16x24", image_prob=0.2))
+    rng = np.random.default_rng(0)
+    drawn = [source.draw_shape(rng) for _ in range(300)]
+    lengths = {(path.stem, frames) for (frames, _, _), path in drawn}
+    assert lengths == {
+        ("wide", 1), ("wide", 5), ("wide", 13), ("high", 1), ("high", 5), ("high", 13), ("short", 1),
+    }
+    # 13 is drawn as 13 and in place of 65.
+    thirteens = [frames == 13 for (frames, _, _), _ in drawn]
+    assert np.mean(thirteens) == pytest.approx(0.8 * 2 / 3, abs=0.08)
+
+
+@pytest.mark.parametrize("frames, lasts", [(21, True), (22, False)])
+def test_a_clip_lasts_for_frames_whose_last_one_begins_when_it_ends(folder, folder_config, frames, lasts):
+    # 21 frames at 10 per second begin in the course of 2.0 seconds.
+    assert make_dataset(folder_config).lasts(folder / "high.mp4", frames) == lasts
+
+
+def test_a_file_that_cannot_be_read_lasts_for_no_frame(folder, folder_config):
+    assert not make_dataset(folder_config).lasts(folder / "broken.mp4", 1)
+
+
+def test_clips_have_the_config_s_frame_rate(folder_config):
+    source = make_dataset(folder_config)
+    for video, caption, given in clips_of(source, batches=3):
+        frames_in_file, step = (60, 3) if "wide" in caption else (20, 1)
+        numbers = np.round(video.mean(axis=(1, 2, 3)) / (255 // frames_in_file))
+        assert np.diff(numbers).tolist() == 4 * [step]
+        assert given == 0
+
+
+def test_the_vae_s_batches_are_of_one_file_in_lengths_that_it_has(folder_config):
+    source = make_dataset(replace(folder_config, lengths="5 13", image_prob=0.3), "vae")
+    lengths = {}
     for k in range(40):
-        video, caption, given = source.make_window(np.random.default_rng(k), scenes.Scene([thing]), 25, 32, 64)
-        track, last = reader.read(video)["track"][:, 0], 4 * given - 4
-        pace = abs(np.diff(track)) / (scenes.SPEEDS["slowly"] * 32 / 12)              # 1 is right; less where it turns
-        assert caption == "a red square moving slowly" and 3 <= given <= 6
-        assert max(pace[last:]) < 1.1 and np.median(pace[last:]) > 0.9 and 0.55 < np.median(pace[1:last]) < 1.45
-        drift.append((np.median(pace[1:last]), (reader.read(video[1 : last + 1])["area"].mean() / reader.read(video[last + 1 :])["area"].mean()) ** 0.5))
-    assert np.min(drift, 0) == pytest.approx((0.6, 0.85), abs=0.1) and np.max(drift, 0) == pytest.approx((1.4, 1.15), abs=0.1)
+        [(videos, words, _)] = source[k]
+        [caption] = set(words)
+        lengths.setdefault(caption, set()).add(videos.shape[1])
+    assert lengths == {"a wide clip": {1, 5, 9, 13}, "a high clip": {1, 5, 9, 13}, "a short clip": {1}}
 
 
-def test_broken_files_are_named_once_and_skipped(folder, capfd):
-    source = datasets.make_dataset(replace(CONFIG, data=str(folder)))
-    assert source.vocab() == ["a", "b", "broken", "clip", "never", "read", "short"]
-    captions = {c for k in range(20) for _, group, _ in source[k] for c in group}
-    err = capfd.readouterr().err
-    assert captions == {"clip a", "clip b"}
-    for name, why in (("broken", "Invalid data"), ("short", "0.20 s long; 5 frames at 10 per second need 0.40 s"), ("silent", "no readable caption")):
-        lines = [line for line in err.splitlines() if f"{name}.mp4" in line]
-        assert len(lines) == 1 and why in lines[0]
+@pytest.mark.parametrize("error", [ValueError("no frame"), av.error.InvalidDataError(1, "damaged")])
+def test_another_clip_takes_the_place_of_one_that_cannot_be_decoded(
+    folder_config, monkeypatch, capsys, error
+):
+    def read_window(path, frames, height, width, fps, rng):
+        if path.stem == "wide":
+            raise error
+        return np.full((frames, height, width, 3), 7, np.uint8)
+
+    monkeypatch.setattr(datasets, "read_window", read_window)
+    source = make_dataset(folder_config)
+    for video, caption, _ in clips_of(source, batches=3):
+        assert caption == "a high clip"
+        assert (video == 7).all()
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "wide.mp4" in line]
+    assert len(warnings) == 1
+    assert str(error) in warnings[0]
 
 
-def test_a_clip_keeps_its_own_framing_and_a_length_that_it_has(folder):
-    config = replace(CONFIG, data=str(folder), lengths="5 13 65", sizes="16x40 40x16", image_prob=0.2)
-    shapes = {(tuple(video.shape[1:4]), c) for k in range(20) for video, group, _ in datasets.make_dataset(config)[k] for c in group}
-    lengths = {name: {T for (T, *_), c in shapes if c == f"clip {name}"} for name in ("a", "b", "short")}
-    assert lengths == {"a": {1, 5, 13}, "b": {1, 5, 13}, "short": {1}}                            # an image of it will do
-    assert {(H, W) for (_, H, W), c in shapes if c == "clip a"} == {(16, 40)} and {(H, W) for (_, H, W), c in shapes if c == "clip b"} == {(40, 16)}
+def test_a_folder_in_which_nothing_can_be_decoded_is_refused(folder_config, monkeypatch):
+    def read_window(path, frames, height, width, fps, rng):
+        raise ValueError("no frame could be decoded")
+
+    monkeypatch.setattr(datasets, "read_window", read_window)
+    with pytest.raises(BadInput, match="not one clip.mp4 with its clip.txt could be read"):
+        make_dataset(folder_config)[0]
 
 
-def test_folders_without_clips_are_refused(tmp_path):
-    with pytest.raises(BadInput, match="expected 'world' or a folder"):
-        datasets.make_dataset(Config(data=str(tmp_path / "nowhere")))
-    with pytest.raises(BadInput, match="not one clip"):
-        datasets.make_dataset(Config(data=str(tmp_path)))[0]
+def test_a_folder_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="expected 'world' or a folder of clip.mp4"):
+        make_dataset(replace(CONFIG, data=str(tmp_path / "nowhere")))
 
 
-def test_a_windows_memory_is_up_to_a_minute_old(monkeypatch):
-    memories = []
+@pytest.mark.parametrize("files", [[], ["broken"]])
+def test_a_folder_without_one_clip_is_refused_when_a_batch_is_drawn(tmp_path, files):
+    for name in files:
+        (tmp_path / f"{name}.mp4").write_bytes(b"not a video")
+        (tmp_path / f"{name}.txt").write_text("a broken file")
+    source = make_dataset(replace(CONFIG, data=str(tmp_path)))
+    with pytest.raises(BadInput, match="not one clip.mp4 with its clip.txt could be read"):
+        source[0]
 
-    def render(scene, frames, height, width, fps, times, size_factor):
-        memories.append(times[0])
 
-    monkeypatch.setattr(datasets, "render", render)
-    source = datasets.WorldDataset(CONFIG)
-    scene = scenes.Scene([scenes.Thing("square", "red", 0.2, (0.5, 0.5), "right", "slowly")])
-    for k in range(40):
-        source.make_window(np.random.default_rng(k), scene, 25, 32, 64)
-    assert -60 <= min(memories) < -40 and -20 < max(memories) < 0
+def test_a_caption_of_too_many_words_is_refused_with_its_numbers(tmp_path):
+    (tmp_path / "clip.mp4").touch()
+    (tmp_path / "clip.txt").write_text("one two three four five six")
+    config = replace(CONFIG, data=str(tmp_path), max_words=5)
+    with pytest.raises(BadInput, match="clip.mp4: its caption has 6 words; max_words = 5"):
+        make_dataset(config)
+    make_dataset(replace(config, max_words=6))

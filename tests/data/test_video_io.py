@@ -1,5 +1,13 @@
-from dataclasses import replace
+"""Files and arrays: what is written comes back, in its colours, at its pace and with its note.
 
+Most clips here brighten from frame to frame, so a frame tells by its grey which one it was.
+"""
+import wave
+from dataclasses import replace
+from fractions import Fraction
+from types import SimpleNamespace
+
+import av
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -8,95 +16,554 @@ from PIL import Image
 
 from config import BadInput, Config
 from data import video_io
+from data.video_io import (
+    ENDINGS,
+    check_output_path,
+    cover_crop,
+    duration,
+    film_strip,
+    fit_frame,
+    frames_at,
+    nearest_size,
+    open_clip,
+    probe,
+    read_frames,
+    read_window,
+    to_float,
+    to_uint8,
+    write_clip,
+)
 
-CONFIG = Config(frames=5, height=16, width=24, fps=10.0, dit_tokens=200)
+CONFIG = Config(frames=5, height=16, width=24, fps=10.0)
+RED = (225, 50, 45)
 
 
-def test_floats_and_bytes():
+def brightening(frames, height=16, width=24):
+    """(T, H, W, 3) uint8, from black to nearly white, in steps that a codec leaves apart."""
+    greys = 255 // frames * np.arange(frames, dtype=np.uint8)
+    return np.broadcast_to(greys[:, None, None, None], (frames, height, width, 3)).copy()
+
+
+def frame_numbers(video, frames):
+    """Which ones of a brightening clip's `frames` frames these are."""
+    greys = video.mean(axis=(1, 2, 3))
+    return np.round(greys / (255 // frames)).astype(int).tolist()
+
+
+def slope(height, width):
+    """(H, W, 3) uint8, brighter to the right and, more so, to the bottom: a crop shows where it was made."""
+    rows, columns = np.indices((height, width))
+    return np.repeat((3 * rows + 2 * columns)[..., None], 3, axis=-1).astype(np.uint8)
+
+
+def largest_difference(one, other):
+    return abs(one.astype(int) - other).max()
+
+
+class FixedRng:
+    """Draws the smallest or the largest number it may."""
+
+    def __init__(self, largest):
+        self.largest = largest
+
+    def uniform(self, low, high):
+        return high if self.largest else low
+
+
+EARLIEST = FixedRng(largest=False)
+LATEST = FixedRng(largest=True)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """A folder of clips that all last two seconds, except short.mp4, which lasts 0.2."""
+    folder = tmp_path_factory.mktemp("clips")
+    write_clip(folder / "fast.mp4", brightening(60, 18, 46), 30)
+    write_clip(folder / "slow.mp4", brightening(20, 40, 20), 10)
+    write_clip(folder / "short.mp4", brightening(2), 10)
+
+    still = np.broadcast_to(slope(32, 64), (20, 32, 64, 3))
+    write_clip(folder / "slope.mp4", still, 10)
+    return folder
+
+
+# Bytes and floats
+
+
+def test_bytes_come_back_from_floats():
     video = torch.randint(0, 256, (2, 5, 8, 12, 3), dtype=torch.uint8)
-    x = video_io.to_float(video)
-    assert x.shape == (2, 3, 5, 8, 12) and x.min() >= -1 and x.max() <= 1 and (video_io.to_uint8(x) == video.numpy()).all()
+    assert (to_uint8(to_float(video)) == video.numpy()).all()
 
 
-def test_a_folder_gives_frame_exact_windows_at_the_configs_rate(folder):
-    for name, fps, frames in (("a", 30, 60), ("b", 10, 20)):
-        starts = set()
-        for seed in range(8):
-            clip = video_io.read_window(folder / f"{name}.mp4", 5, 16, 24, 10.0, np.random.default_rng(seed))
-            assert clip.shape == (5, 16, 24, 3) and np.ptp(clip, axis=(1, 2, 3)).max() <= 3
-            shown = np.round(clip.mean(axis=(1, 2, 3)) / (255 // frames))
-            assert (np.diff(shown) == fps / 10).all()  # 30 frames a second read at 10: every third
-            starts.add(shown[0])
-        assert len(starts) > 3
+def test_floats_have_their_channels_first_and_reach_from_minus_one_to_one():
+    video = np.random.default_rng(0).integers(0, 256, (2, 5, 8, 12, 3), dtype=np.uint8)
+    expected = np.moveaxis(video, -1, 1) / 255 * 2 - 1
+    assert to_float(video).shape == (2, 3, 5, 8, 12)
+    assert abs(to_float(video).numpy() - expected).max() < 1e-6
 
 
-def test_anything_that_shows_can_be_opened(folder):
-    grey = video_io.open_clip(folder / "b.mp4", CONFIG, (40, 20))
-    assert grey.shape == (20, 40, 20, 3) and np.ptp(grey, axis=(1, 2, 3)).max() <= 3
-    assert len(video_io.open_clip(folder / "a.mp4", CONFIG)) == 20                                   # 60 frames at 30 a second, read at 10
-    picture = np.zeros((20, 64), np.uint8)
-    picture[:, 16:48] = 200                                                                      # the middle: 32 wide, scaled by 0.8
-    video_io.Image.fromarray(picture).save(folder / "p.png")
-    still = video_io.open_clip(folder / "p.png", CONFIG, (16, 24))
-    assert still.shape == (1, 16, 24, 3) and (still == 200).mean() > 0.95
-    for ending in ("gif", "webp"):  # their own frames come back one by one; those that are alike are stored as one, shown longer
-        video = np.arange(24, dtype=np.uint8)[:, None, None, None] // 2 * 20 + np.zeros((1, 16, 24, 3), np.uint8)
-        video_io.write_clip(folder / f"own.{ending}", video, 12.0)
-        back = video_io.open_clip(folder / f"own.{ending}", replace(CONFIG, fps=12.0), (16, 24))
-        assert len(back) == 24 and abs(back.astype(int) - video).max() <= 8
-    video_io.Image.fromarray(np.dstack([np.full((16, 24), 90, np.uint8)] * 2), "LA").save(folder / "la.png")
-    assert video_io.open_clip(folder / "la.png", CONFIG).shape == (1, 16, 24, 3)
-    for name in ("broken.mp4", "a.txt", "nowhere.gif", "."):
-        with pytest.raises(BadInput, match="not a picture or clip that can be read"):
-            video_io.open_clip(folder / name, CONFIG)
+def test_bytes_saturate():
+    x = torch.tensor([-3.0, 3.0]).view(2, 1, 1, 1, 1).expand(2, 3, 1, 8, 12)
+    assert to_uint8(x)[0].max() == 0
+    assert to_uint8(x)[1].min() == 255
 
 
-@pytest.mark.parametrize("ending", video_io.ENDINGS)
-def test_every_format_comes_back_with_its_note(tmp_path, ending):
-    video = np.zeros((5, 8, 16, 3), np.uint8)
-    for k in range(4):  # a format may join frames that are alike
-        video[k, 2:6, 4 : 9 + k] = (225, 50, 45)
-    video[4] = 255
-    path = tmp_path / f"clip{ending}"
-    video_io.write_clip(path, video, 12, 4, "a note | seed 3")
-    back = iio.imread(path, index=0 if ending == ".png" else ..., plugin="pyav" if ending == ".mp4" else "pillow")[..., :3]
-    if ending == ".png":
-        assert back.shape == (8 * 4 + 2, 5 * (16 * 4 + 2), 3)
-    else:
-        assert back.shape == (5, 32, 64, 3) and abs(back[0, 16, 24].astype(int) - (225, 50, 45)).max() < 12 and back[4].min() > 240
-    if ending == ".mp4":
-        with iio.imopen(path, "r", plugin="pyav") as file:
-            assert file.container_metadata["comment"] == "a note | seed 3"
-    else:
-        with Image.open(path) as image:
-            notes = image.info.get("comment", b"").decode(), image.info.get("Description"), image.getexif().get(270)
-        assert "a note | seed 3" in notes
+@pytest.mark.parametrize("level, byte", [(100.4, 100), (100.6, 101)])
+def test_bytes_are_rounded_to_the_nearest(level, byte):
+    x = torch.full((1, 3, 1, 8, 12), level / 127.5 - 1)
+    assert (to_uint8(x) == byte).all()
 
 
-@pytest.mark.parametrize("H, W, height, width", [(18, 46, 16, 24), (40, 20, 16, 24), (7, 9, 16, 24), (16, 24, 16, 24), (1, 100, 8, 8)])
+# Sizes
+
+
+@pytest.mark.parametrize("ratio, size", [
+    (16 / 9, (32, 56)), (9 / 16, (56, 32)), (4 / 3, (24, 32)), (1.0, (32, 32)), (10.0, (32, 56)),
+])
+def test_the_nearest_size_keeps_the_framing(ratio, size):
+    assert nearest_size([(32, 32), (32, 56), (56, 32), (24, 32)], ratio) == size
+
+
+@pytest.mark.parametrize("ratio, size", [(1.9, (16, 16)), (2.1, (16, 64))])
+def test_aspect_ratios_are_compared_by_their_quotient(ratio, size):
+    # Between 1 and 4 the middle is 2: twice the one and half the other.
+    assert nearest_size([(16, 16), (16, 64)], ratio) == size
+
+
+SIZES = [
+    (18, 46, 16, 24), (40, 20, 16, 24), (7, 9, 16, 24), (11, 9, 16, 24), (16, 24, 16, 24), (1, 100, 8, 8),
+]
+
+
+@pytest.mark.parametrize("H, W, height, width", SIZES)
 def test_what_is_scaled_covers_the_size_and_not_more_than_it_must(H, W, height, width):
-    h, w, top, left = video_io.cover_crop(H, W, height, width)
-    assert h >= height and w >= width and (h == height or w == width) and abs(h / H - w / W) < 1 / min(H, W)
-    assert top == (h - height) // 2 and left == (w - width) // 2
+    scaled_height, scaled_width, _, _ = cover_crop(H, W, height, width)
+    assert scaled_height >= height
+    assert scaled_width >= width
+    assert scaled_height == height or scaled_width == width
 
 
-def test_the_nearest_size_keeps_the_framing():
-    sizes = [(32, 32), (32, 56), (56, 32), (24, 32)]
-    for ratio, size in ((16 / 9, (32, 56)), (9 / 16, (56, 32)), (4 / 3, (24, 32)), (1.0, (32, 32)), (10.0, (32, 56))):
-        assert video_io.nearest_size(sizes, ratio) == size
+@pytest.mark.parametrize("H, W, height, width", SIZES)
+def test_scaling_squeezes_nothing(H, W, height, width):
+    scaled_height, scaled_width, _, _ = cover_crop(H, W, height, width)
+    scale = scaled_height / H if scaled_height == height else scaled_width / W
+    assert abs(scaled_height - scale * H) <= 0.5
+    assert abs(scaled_width - scale * W) <= 0.5
 
 
-@pytest.mark.parametrize("path, why", [("x.avi", "expected a file that ends in"), ("folder.gif", "is a folder"), ("file/x.gif", "cannot be written"), ("odd.mp4", "mp4 needs even sides, not 33x32")])
-def test_a_path_that_cannot_be_written_is_refused_before_any_work(tmp_path, path, why):
-    (tmp_path / "folder.gif").mkdir()
-    (tmp_path / "file").touch()
-    with pytest.raises(BadInput, match=why):
-        video_io.check_output_path(tmp_path / path, 33, 32)
+@pytest.mark.parametrize("H, W, height, width", SIZES)
+def test_as_much_is_cropped_before_as_after(H, W, height, width):
+    scaled_height, scaled_width, top, left = cover_crop(H, W, height, width)
+    assert 0 <= (scaled_height - height) - 2 * top <= 1
+    assert 0 <= (scaled_width - width) - 2 * left <= 1
+
+
+# One picture in the size that is asked for
+
+
+def test_the_middle_of_a_wide_frame_is_kept():
+    frame = slope(16, 64)
+    assert (fit_frame(frame, 16, 24) == frame[:, 20:44]).all()
+
+
+def test_the_middle_of_a_high_frame_is_kept():
+    frame = slope(64, 24)
+    assert (fit_frame(frame, 16, 24) == frame[24:40]).all()
+
+
+def test_a_smaller_frame_is_the_average_of_its_pixels():
+    frame = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    averages = frame.reshape(8, 2, 12, 2, 3).mean(axis=(1, 3))
+    assert abs(fit_frame(frame, 8, 12) - averages).max() <= 0.5
+
+
+def test_in_a_larger_frame_pixels_stay_pixels():
+    frame = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    assert (fit_frame(frame, 16, 24) == frame.repeat(2, 0).repeat(2, 1)).all()
+
+
+# Anything that shows can be opened
+
+
+@pytest.mark.parametrize("fps, frames", [
+    (10.0, range(1, 60, 3)), (30.0, range(60)), (60.0, [0, 0, 1, 1, 2, 2]),
+])
+def test_each_frame_shows_what_is_on_screen_in_the_middle_of_its_time(clips, fps, frames):
+    video = open_clip(clips / "fast.mp4", replace(CONFIG, fps=fps))
+    assert len(video) == 2 * fps
+    assert frame_numbers(video, 60)[: len(frames)] == list(frames)
+
+
+def test_a_clip_takes_the_training_size_nearest_to_its_own_shape(clips):
+    config = replace(CONFIG, sizes="16x40 40x16 24x24")
+    assert open_clip(clips / "fast.mp4", config).shape == (20, 16, 40, 3)
+    assert open_clip(clips / "slow.mp4", config).shape == (20, 40, 16, 3)
+
+
+def test_a_size_that_is_asked_for_is_what_comes(clips):
+    assert open_clip(clips / "slow.mp4", CONFIG, (12, 28)).shape == (20, 12, 28, 3)
+
+
+def test_a_picture_is_a_clip_of_one_frame(tmp_path):
+    frame = slope(16, 24)
+    iio.imwrite(tmp_path / "still.png", frame)
+    assert (open_clip(tmp_path / "still.png", CONFIG) == frame[None]).all()
+
+
+def test_a_picture_that_claims_to_last_is_one_frame_all_the_same(tmp_path):
+    Image.new("RGB", (24, 16)).save(tmp_path / "still.gif", duration=2000)
+    assert len(open_clip(tmp_path / "still.gif", CONFIG)) == 1
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA"])
+def test_pictures_of_every_kind_become_red_green_and_blue(tmp_path, mode):
+    Image.new("L", (24, 16), 90).convert(mode).save(tmp_path / "picture.png")
+    assert (open_clip(tmp_path / "picture.png", CONFIG) == np.full((1, 16, 24, 3), 90)).all()
+
+
+def test_a_photograph_is_turned_as_its_camera_was_held(tmp_path):
+    picture = np.zeros((16, 24, 3), np.uint8)
+    picture[:, :12] = 255
+    exif = Image.Exif()
+    exif[274] = 6  # orientation: turn it a quarter, clockwise
+    Image.fromarray(picture).save(tmp_path / "photograph.png", exif=exif)
+    photograph = open_clip(tmp_path / "photograph.png", CONFIG, (24, 16))
+    assert (photograph[0] == np.rot90(picture, -1)).all()
+
+
+@pytest.mark.parametrize("frames, milliseconds, expected", [
+    (20, 104, 20),  # within 5 % of one of our frames
+    (20, 106, 21),  # 1.06 of our frames, 20 times
+    (10, 312, 30),  # within 5 % of three
+    (10, 318, 32),  # 3.18 of ours, 10 times
+    (4, 0, 4),      # a file that does not say
+    (2, 10, 1),     # less than one of ours in all
+])
+def test_times_near_whole_frames_are_whole_frames(tmp_path, frames, milliseconds, expected):
+    iio.imwrite(tmp_path / "clip.webp", brightening(frames), duration=milliseconds, lossless=True)
+    assert len(open_clip(tmp_path / "clip.webp", CONFIG)) == expected
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+def test_frames_that_a_file_joined_because_they_are_alike_come_back_one_by_one(tmp_path, ending):
+    video = brightening(12).repeat(2, 0)
+    write_clip(tmp_path / f"clip.{ending}", video, 12.0)
+    again = open_clip(tmp_path / f"clip.{ending}", replace(CONFIG, fps=12.0))
+    assert frame_numbers(again, 12) == np.arange(12).repeat(2).tolist()
+
+
+@pytest.mark.parametrize("name", ["broken.mp4", "words.txt", "nowhere.gif", "."])
+def test_what_cannot_be_read_is_refused_in_one_line(tmp_path, name):
+    (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    (tmp_path / "words.txt").write_text("a red circle")
+    with pytest.raises(BadInput, match="not a picture or clip that can be read [(].+[)]$") as caught:
+        open_clip(tmp_path / name, CONFIG)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_long_reason_is_cut_short(monkeypatch):
+    def decode(path):
+        raise ValueError(1000 * "x" + "\nand more")
+
+    monkeypatch.setattr(video_io, "decode_frames", decode)
+    with pytest.raises(BadInput, match="[(]x{100}[)]$"):
+        list(read_frames("clip.mp4"))
+
+
+def test_an_error_without_words_is_called_by_its_name(monkeypatch):
+    def decode(path):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(video_io, "decode_frames", decode)
+    with pytest.raises(BadInput, match="[(]ZeroDivisionError[)]"):
+        list(read_frames("clip.mp4"))
+
+
+def test_a_file_without_a_frame_is_refused(monkeypatch):
+    monkeypatch.setattr(video_io, "decode_frames", lambda path: iter([]))
+    with pytest.raises(BadInput, match="no frame in it"):
+        list(read_frames("clip.mp4"))
+
+
+# What a clip is, without decoding it
+
+
+def test_a_probe_tells_the_aspect_ratio_and_the_seconds(clips):
+    assert probe(clips / "fast.mp4") == pytest.approx((46 / 18, 2.0))
+
+
+def test_a_file_of_sound_alone_is_refused(tmp_path):
+    with wave.open(str(tmp_path / "sound.mp4"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(1600))
+    with pytest.raises(BadInput, match="no video in it"):
+        probe(tmp_path / "sound.mp4")
+
+
+@pytest.mark.parametrize("ticks, microseconds, seconds", [
+    (30, 9_000_000, 1.5), (None, 2_500_000, 2.5), (None, None, 0),
+])
+def test_the_stream_says_how_long_it_is_or_else_the_file_does(ticks, microseconds, seconds):
+    stream = SimpleNamespace(duration=ticks, time_base=Fraction(1, 20))
+    assert duration(SimpleNamespace(duration=microseconds), stream) == seconds
+
+
+# Frames at the times that are wanted
+
+
+def frames_of_times(*times):
+    return [SimpleNamespace(time=time) for time in times]
+
+
+@pytest.mark.parametrize("wanted, shown", [
+    ([0.05, 0.1, 0.15, 0.25], [0.0, 0.1, 0.1, 0.2]),    # until the next one
+    ([0.1], [0.1]),                                     # from its own time on
+    ([-0.3, 0.0], [0.0, 0.0]),                          # before the first
+    ([0.2, 0.3, 0.4], [0.2, 0.2, 0.2]),                 # after the last
+])
+def test_a_frame_is_on_screen_until_the_next_one(wanted, shown):
+    video = frames_at(frames_of_times(0.0, 0.1, 0.2), wanted)
+    assert [frame.time for frame in video] == shown
+
+
+def test_rounding_of_times_costs_no_frame():
+    video = frames_at(frames_of_times(0.2, 3 * 0.1), [0.3])   # 3 * 0.1 = 0.30000000000000004
+    assert video[0].time == 3 * 0.1
+
+
+def test_decoding_stops_when_the_last_wanted_time_has_passed():
+    decoded = iter(frames_of_times(0.0, 0.1, 0.2, 0.3, 0.4))
+    frames_at(decoded, [0.0, 0.1])
+    assert next(decoded).time == 0.3
+
+
+@pytest.mark.parametrize("times", [[None], [0.0, None]])
+def test_frames_without_times_are_refused(times):
+    with pytest.raises(BadInput, match="its frames have no times"):
+        frames_at(frames_of_times(*times), [0.0, 0.1])
+
+
+def test_no_frames_are_refused():
+    with pytest.raises(BadInput, match="no frame could be decoded"):
+        frames_at([], [0.0])
+
+
+# A window out of a long clip
+
+
+@pytest.mark.parametrize("name, frames, fps, step", [
+    ("fast", 60, 10.0, 3), ("fast", 60, 30.0, 1), ("slow", 20, 10.0, 1), ("slow", 20, 5.0, 2),
+])
+def test_a_window_has_frame_exact_steps(clips, name, frames, fps, step):
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        clip = read_window(clips / f"{name}.mp4", 5, 16, 24, fps, rng)
+        assert np.diff(frame_numbers(clip, frames)).tolist() == 4 * [step]
+
+
+def test_a_frame_is_shown_twice_where_the_clip_has_too_few(clips):
+    clip = read_window(clips / "slow.mp4", 5, 16, 24, 20.0, EARLIEST)
+    assert frame_numbers(clip, 20) == [0, 0, 1, 1, 2]
+
+
+def test_windows_begin_anywhere(clips):
+    rng = np.random.default_rng(0)
+    first_frames = set()
+    for _ in range(12):
+        clip = read_window(clips / "slow.mp4", 5, 16, 24, 10.0, rng)
+        first_frames.add(frame_numbers(clip, 20)[0])
+    assert len(first_frames) > 6
+
+
+def test_the_earliest_window_begins_with_the_clip(clips):
+    clip = read_window(clips / "slow.mp4", 5, 16, 24, 10.0, EARLIEST)
+    assert frame_numbers(clip, 20) == [0, 1, 2, 3, 4]
+
+
+def test_the_latest_window_ends_with_the_clip(clips):
+    clip = read_window(clips / "slow.mp4", 5, 16, 24, 10.0, LATEST)
+    assert frame_numbers(clip, 20) == [15, 16, 17, 18, 19]
+
+
+def test_a_clip_just_long_enough_is_shown_whole(clips):
+    # Its third frame is wanted after 0.2 seconds, when the clip is over: the last one stays on screen.
+    clip = read_window(clips / "short.mp4", 3, 16, 24, 10.0, LATEST)
+    assert frame_numbers(clip, 2) == [0, 1, 1]
+
+
+def test_a_clip_too_short_is_refused_with_the_numbers(clips):
+    with pytest.raises(BadInput, match="0.20 s long; 4 frames at 10 per second need 0.30 s"):
+        read_window(clips / "short.mp4", 4, 16, 24, 10.0, EARLIEST)
+
+
+def test_a_clip_s_clock_may_begin_at_any_time(tmp_path):
+    path = tmp_path / "late.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg4", rate=10, width=24, height=16, pix_fmt="yuv420p")
+        for k, frame in enumerate(brightening(20)):
+            picture = av.VideoFrame.from_ndarray(frame)
+            picture.pts = 30 + k
+            picture.time_base = Fraction(1, 10)
+            file.mux(stream.encode(picture))
+        file.mux(stream.encode())
+    clip = read_window(path, 5, 16, 24, 10.0, EARLIEST)
+    assert frame_numbers(clip, 20) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("height, width", [(32, 24), (16, 64)])
+def test_a_window_shows_the_middle_of_its_clip(clips, height, width):
+    clip = read_window(clips / "slope.mp4", 5, height, width, 10.0, EARLIEST)
+    top = (32 - height) // 2
+    left = (64 - width) // 2
+    expected = slope(32, 64)[top : top + height, left : left + width]
+    assert clip.shape == (5, height, width, 3)
+    assert largest_difference(clip, expected) <= 4
+
+
+def test_a_smaller_window_is_scaled_and_not_only_cropped(clips):
+    clip = read_window(clips / "slope.mp4", 5, 16, 32, 10.0, EARLIEST)
+    expected = slope(32, 64).reshape(16, 2, 32, 2, 3).mean(axis=(1, 3))
+    assert abs(clip - expected).max() <= 4
+
+
+# Writing
+
+
+@pytest.fixture(scope="module")
+def moving():
+    """(T, H, W, 3) uint8: a red bar that grows over black; frames that are alike would be joined."""
+    video = np.zeros((5, 8, 16, 3), np.uint8)
+    for k in range(5):
+        video[k, 2:6, 4 : 9 + k] = RED
+    return video
+
+
+@pytest.fixture(scope="module", params=ENDINGS)
+def written(request, moving, tmp_path_factory):
+    """A file of each ending, four times as large as `moving`, at 10 frames per second, with a note."""
+    path = tmp_path_factory.mktemp("written") / f"clip{request.param}"
+    write_clip(path, moving, 10.0, zoom=4, note="a note | seed 3")
+    return path
+
+
+def test_what_is_written_comes_back_enlarged_and_in_its_colours(written, moving):
+    expected = moving.repeat(4, 1).repeat(4, 2)
+    if written.suffix == ".png":
+        expected = film_strip(expected[None])
+        again = iio.imread(written)
+        tolerance = 0
+    elif written.suffix == ".mp4":
+        # It blurs colours at the edges: compare the middle of every four by four pixels.
+        expected = moving
+        again = iio.imread(written, plugin="pyav")[:, 2::4, 2::4]
+        tolerance = 16
+    else:
+        again = iio.imread(written, plugin="pillow", index=..., mode="RGB")
+        tolerance = 0
+    assert again.shape == expected.shape
+    assert largest_difference(again, expected) <= tolerance
+
+
+def test_a_file_says_its_rate(written):
+    if written.suffix == ".mp4":
+        with av.open(str(written)) as file:
+            assert file.streams.video[0].average_rate == 10
+    elif written.suffix != ".png":
+        with Image.open(written) as file:
+            file.seek(1)
+            file.load()
+            assert file.info["duration"] == 100
+
+
+def test_a_file_carries_its_note(written):
+    if written.suffix == ".mp4":
+        with av.open(str(written)) as file:
+            note = file.metadata["comment"]
+    else:
+        with Image.open(written) as file:
+            notes = {
+                ".gif": file.info.get("comment", b"").decode(),
+                ".webp": file.getexif().get(270),
+                ".png": file.info.get("Description"),
+            }
+            note = notes[written.suffix]
+    assert note == "a note | seed 3"
+
+
+def test_a_file_plays_for_ever_where_it_can_say_so(written):
+    if written.suffix in (".gif", ".webp"):
+        with Image.open(written) as file:
+            assert file.info["loop"] == 0
+
+
+def test_a_file_is_as_large_as_its_video_unless_asked(clips):
+    with av.open(str(clips / "slope.mp4")) as file:
+        stream = file.streams.video[0]
+        assert (stream.height, stream.width) == (32, 64)
 
 
 def test_a_red_clip_is_red_in_training(tmp_path):
-    video = np.zeros((12, 16, 24, 3), np.uint8)
-    video[..., 0] = 220
-    video_io.write_clip(tmp_path / "red.mp4", video, 12.0)
-    clip = video_io.read_window(tmp_path / "red.mp4", 5, 16, 24, 12.0, np.random.default_rng(0))
-    assert clip[..., 0].min() > 200 and clip[..., 2].max() < 20
+    video = np.broadcast_to(np.uint8(RED), (5, 16, 24, 3))
+    write_clip(tmp_path / "red.mp4", video, 10.0)
+    clip = read_window(tmp_path / "red.mp4", 5, 16, 24, 10.0, EARLIEST)
+    assert largest_difference(clip, video) <= 6
+
+
+def test_a_png_of_one_frame_is_that_frame(tmp_path):
+    frame = slope(16, 24)
+    write_clip(tmp_path / "still.png", frame[None], 10.0)
+    assert (iio.imread(tmp_path / "still.png") == frame).all()
+
+
+# A strip of frames
+
+
+def test_a_strip_has_a_row_per_video_and_evenly_spaced_frames_from_left_to_right():
+    videos = np.random.default_rng(0).integers(0, 256, (2, 9, 8, 12, 3), dtype=np.uint8)
+    strip = film_strip(videos, columns=3)
+
+    # Every frame has a border of one pixel.
+    cells = strip.reshape(2, 8 + 2, 3, 12 + 2, 3)
+    for row in range(2):
+        for column, frame in enumerate((0, 4, 8)):
+            assert (cells[row, 1:-1, column, 1:-1] == videos[row, frame]).all()
+
+
+def test_a_strip_has_grey_borders():
+    strip = film_strip(np.zeros((2, 9, 8, 12, 3), np.uint8), columns=3)
+    cells = strip.reshape(2, 8 + 2, 3, 12 + 2, 3)
+    cells[:, 1:-1, :, 1:-1] = 90
+    assert (strip == 90).all()
+
+
+@pytest.mark.parametrize("frames, columns", [(1, 1), (5, 5), (6, 6), (17, 6)])
+def test_a_strip_has_six_frames_at_most(frames, columns):
+    strip = film_strip(np.zeros((2, frames, 8, 12, 3), np.uint8))
+    assert strip.shape == (2 * (8 + 2), columns * (12 + 2), 3)
+
+
+# Paths
+
+
+@pytest.mark.parametrize("path, height, width, why", [
+    ("x.avi", 32, 32, "expected a file that ends in .mp4, .gif, .webp, .png"),
+    ("folder.gif", 32, 32, "is a folder"),
+    ("file/x.gif", 32, 32, "cannot be written"),
+    ("odd.mp4", 33, 32, "mp4 needs even sides, not 33x32"),
+    ("odd.mp4", 32, 33, "mp4 needs even sides, not 32x33"),
+])
+def test_a_path_that_cannot_be_written_is_refused_before_any_work(tmp_path, path, height, width, why):
+    (tmp_path / "folder.gif").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match=why):
+        check_output_path(tmp_path / path, height, width)
+
+
+@pytest.mark.parametrize("path, height, width", [("x.mp4", 32, 24), ("odd.gif", 33, 32), ("odd.png", 32, 33)])
+def test_a_path_that_can_be_written_gets_its_folders(tmp_path, path, height, width):
+    # The second time they are there already.
+    for _ in range(2):
+        check_output_path(tmp_path / "new" / "folder" / path, height, width)
+    assert (tmp_path / "new" / "folder").is_dir()

@@ -183,6 +183,16 @@ def test_a_file_that_is_no_text_is_named(tmp_path):
         parse_prompts(tmp_path, b"\xff\xfe\x00")
 
 
+def test_a_file_that_is_no_text_is_named_on_the_command_line_too(tmp_path, monkeypatch):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(b"\xff\xfe\x00")
+    monkeypatch.setattr(sys, "argv", ["sample.py", "--prompt", f"@{path}"])
+    parser = Flags("doc")
+    parser.add_argument("--prompt")
+    with pytest.raises(BadInput, match="^@.*prompts.txt: expected a text file, a prompt a line"):
+        parser.parse_args()
+
+
 def test_the_words_of_the_command_line_are_read_unless_others_are_given(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--frames", "9"])
     parser = Flags("doc")

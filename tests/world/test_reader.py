@@ -234,6 +234,15 @@ def test_every_part_of_a_clip_is_compared():
     assert read_drawn_shape(drawn)[0] == "circle"
 
 
+def test_the_last_frame_is_compared_too():
+    path = np.full((2, 2), 0.5)
+    drawn = coverage("square", 0.2, path, 32, 48)
+    drawn[1] = 0
+    drawn[1, 14:18, 4:44] = 1
+    assert drawn[0].sum() == pytest.approx(drawn[1].sum(), rel=0.05)
+    assert read_drawn_shape(drawn) == NOT_READ
+
+
 # read_motion
 
 
@@ -274,6 +283,14 @@ def test_the_direction_is_the_one_before_a_bounce():
     step = SPEEDS["quickly"] * 32 / 12
     x = 10 + step * np.concatenate([np.arange(9), np.arange(7, -9, -1)])
     track = np.stack([x, np.full(25, 20.0)], axis=-1)
+    direction, speed = reader.read_motion(track, 32, 12.0)
+    assert (direction[0], speed[0]) == ("right", "quickly")
+
+
+def test_of_a_short_clip_the_first_step_tells_the_direction():
+    # Over four frames each: a step of +4 pixels, then one of -5.
+    x = np.array([10.0, 15.0, 15.0, 15.0, 14.0, 10.0])
+    track = np.stack([x, np.full(6, 20.0)], axis=-1)
     direction, speed = reader.read_motion(track, 32, 12.0)
     assert (direction[0], speed[0]) == ("right", "quickly")
 

@@ -130,6 +130,12 @@ def test_things_start_anywhere_that_leaves_their_calm_seconds(direction, calm_se
     assert [left, right, top, bottom] == pytest.approx(list(expected.values()), abs=0.015)
 
 
+def test_a_scene_is_drawn_for_a_square_frame_and_a_calm_clip_of_17_frames_if_not_asked():
+    for seed in range(20):
+        asked = draw_scene(np.random.default_rng(seed), extent=(1.0, 1.0), calm_seconds=16 / 12)
+        assert draw_scene(np.random.default_rng(seed)) == asked
+
+
 def test_a_thing_without_room_for_its_calm_seconds_starts_at_the_wall_behind_it():
     combination = ("circle", "red", "left", "quickly")
     thing = draw_scene(np.random.default_rng(0), combination, calm_seconds=60).things[0]
