@@ -278,9 +278,11 @@ def score_extension(scorer, direction, videos, truth, combinations, new, seam):
     error = np.linalg.norm(velocity - true_velocity, axis=1)
     floor = np.linalg.norm(ideal_velocity - true_velocity, axis=1)
 
+    # A video without a thing has no path, and no direction that it could keep.
     right = []
-    for made, true in zip(velocity, true_velocity, strict=True):
-        right.append(made @ true > SAME_DIRECTION * np.linalg.norm(made) * np.linalg.norm(true))
+    for made, true, distance in zip(velocity, true_velocity, errors, strict=True):
+        same = made @ true > SAME_DIRECTION * np.linalg.norm(made) * np.linalg.norm(true)
+        right.append(same and distance < np.inf)
     measured = f"velocity off by {np.mean(error):.3f} px a frame (median {np.median(error):.3f})"
     note = f"{measured}, on the world's own, after the VAE, {np.mean(floor):.3f} ({np.median(floor):.3f})"
     scorer.row(f"extend {direction}: direction kept at the seam", right, note, example=videos)

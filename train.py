@@ -49,7 +49,7 @@ from diffusion import Schedule, diffusion_loss, draw_noise_levels
 from dit import DiT
 from sample import generate
 from text import encode_prompts
-from utils.checkpoint import Model, load_model, read_checkpoint, save_checkpoint, slim_checkpoint
+from utils.checkpoint import Model, last_line, load_model, read_checkpoint, save_checkpoint, slim_checkpoint
 from utils.cli import Flags, add_config_flags, config_from_flags, pick_device, run
 from utils.muon import Muon
 from vae import VAE, latent_to_frame_mask, psnr
@@ -206,11 +206,6 @@ class Trainer:
             average.lerp_(weights, 1 - keep)
 
 
-def last_line(error):
-    """The end of a long PyTorch error, which is where it says what does not fit."""
-    return str(error).splitlines()[-1].strip()[:120]
-
-
 def make_optimizers(network, matrices, muon_lr, adam_lr):
     """[Muon, AdamW]: the matrices of a network for Muon, all its other parameters for AdamW."""
     is_matrix = set(matrices)
@@ -325,7 +320,8 @@ class Progress:
         first = trainer.steps[stage]
         total = trainer.total_steps[stage]
         self.curve = open_curve(folder / f"{stage}-loss.csv", first)
-        self.bar = tqdm(range(first, total), desc=stage, total=total, initial=first, unit="step")
+        steps = range(first, total)
+        self.bar = tqdm(steps, desc=stage, total=total, initial=first, unit="step", mininterval=0.5)
         self.clips_seen = 0
         self.seconds_before = trainer.train_seconds
         self.begin_time = time.time()

@@ -75,3 +75,14 @@ def made_by_us(detector, frames):
     """The probability, 0 to 1, that our model made these frames (H, W, 3) uint8."""
     logit = detector(pairs(frames)).mean()
     return float(torch.sigmoid(logit))
+
+
+if __name__ == "__main__":
+    from safety.train import samples
+    from utils.checkpoint import SHIPPED, load_model
+
+    model = load_model(SHIPPED)
+    for title, ours in (("our model", True), ("the world", False)):
+        for video in samples(model, 4, seed=77, ours=ours):
+            prob = made_by_us(classifier(), video)
+            print(f"a picture by {title}: made by our model with probability {prob:.1%}")

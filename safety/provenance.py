@@ -230,3 +230,8 @@ def log_skip(prompts, folder):
         raise BadInput(
             f"{path}: cannot be written ({error.strerror}); checks are not skipped without a log"
         ) from error
+
+
+if __name__ == "__main__":
+    print("what a signed file says of itself:")
+    print(json.dumps(make_manifest("clip.gif", "0123abcd", "a red circle", given=False), indent=2))

@@ -167,3 +167,38 @@ def test_a_short_run_trains_samples_and_scores(command, checkpoint):
     code, out, err = command(bench, "schedules", *words)
     assert code == 0, err
     assert out.count("%") == 3 * 3 * 4
+
+
+@pytest.mark.parametrize("what", ["speed", "packing", "schedules"])
+def test_a_word_chooses_the_check(monkeypatch, command, checkpoint, what):
+    done = []
+    monkeypatch.setattr(bench, "speed", lambda: done.append("speed"))
+    monkeypatch.setattr(bench, "packing", lambda: done.append("packing"))
+    monkeypatch.setattr(bench, "schedules", lambda *args: done.append("schedules"))
+    code, _, err = command(bench, what, "--checkpoint", checkpoint, "--device", "cpu")
+    assert code == 0, err
+    assert done == [what]
+
+
+@pytest.mark.parametrize("flag", ["--steps", "--batch", "--prompts"])
+def test_one_of_each_is_the_least(monkeypatch, command, checkpoint, flag):
+    monkeypatch.setattr(bench, "schedules", lambda *args: None)
+    words = ("schedules", "--checkpoint", checkpoint, "--device", "cpu")
+    assert command(bench, *words, flag, 1)[0] == 0
+    code, _, err = command(bench, *words, flag, 0)
+    assert code == 2
+    assert f"{flag} 0: expected 1 or more" in err
+
+
+def test_a_run_may_be_repeated_in_its_folder(checkpoint, short_config, tmp_path):
+    for _ in range(2):
+        bench.train_on_vae(load_model(checkpoint), short_config, tmp_path / "again")
+    assert (tmp_path / "again/model.pt").exists()
+
+
+def test_training_moves_the_transformer(checkpoint, short_config, tmp_path):
+    config = replace(short_config, dit_steps=2)
+    trained = bench.train_on_vae(load_model(checkpoint), config, tmp_path / "run")
+    untrained = bench.train.Trainer(config, load_model(checkpoint).vocab, "cpu").dit
+    pairs = zip(trained.dit.parameters(), untrained.parameters(), strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)

@@ -1,3 +1,4 @@
+import sys
 from dataclasses import asdict, fields, replace
 
 import pytest
@@ -15,6 +16,7 @@ from config import (
     config_from_dict,
     count_tokens,
     latent_length,
+    main,
     suggest,
 )
 from patches import patchify
@@ -260,3 +262,10 @@ def test_a_suggestion_is_the_nearest_name_or_nothing():
 
 def test_suggestions_are_found_in_any_collection():
     assert suggest("frmes", {"frames": 1, "fps": 2}) == " (did you mean frames?)"
+
+
+def test_run_alone_it_prints_every_knob_as_the_flags_make_it(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["config.py", "--dit-steps", "100"])
+    main()
+    expected = [f"{name} = {value!r}" for name, value in asdict(Config(dit_steps=100)).items()]
+    assert capsys.readouterr().out.splitlines() == expected

@@ -1,34 +1,127 @@
-"""Scores: what counts as right, how sure a share is, and that the commands measure what they say."""
+"""Scores: what counts as right, how sure a share is, and that every row measures what its title says.
+
+Most tests score a model that makes no mistake, or one known mistake, and look at what the rows say."""
 import json
 import re
-from dataclasses import replace
+from types import SimpleNamespace
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
 
 import evaluate
 from config import Config
-from data.video_io import to_float, to_uint8
-from world.reader import ATTRIBUTES
-from world.scenes import GROUND, HELD_OUT, SEEN, draw_scene, render
+from utils.checkpoint import load_model
+from world.reader import ATTRIBUTES, read
+from world.scenes import COMBINATIONS, HELD_OUT, SEEN, draw_scene, render
+
+SAMPLING = {"steps": 7, "guidance": 2.5, "eta": 0.75, "seed": 3}
+REAL_WORLD_CLIPS = evaluate.world_clips
+
+
+class Artist:
+    """A model that makes no mistake: it shows the world's own clips. `spoil` adds one to all its videos."""
+
+    def __init__(self):
+        self.calls = []
+        self.spoil = None
+
+    def remember(self, name, prompts, video, **told):
+        self.calls.append(SimpleNamespace(name=name, prompts=prompts, **told))
+        if self.spoil is not None:
+            video = self.spoil(video.copy())
+        return video
+
+    def world_clips(self, *drawn):
+        self.drawn = drawn
+        self.combinations, self.captions, self.truth = REAL_WORLD_CLIPS(*drawn)
+        return self.combinations, self.captions, self.truth
+
+    def generate(self, model, prompts, frames, height, width, **told):
+        pool, n, seed, _, _, _, fps = self.drawn
+        _, _, video = REAL_WORLD_CLIPS(pool, n, seed, frames, height, width, fps)
+        return self.remember("generate", prompts, video, size=(frames, height, width), **told)
+
+    def extend(self, model, prompts, video, frames, backward=False, **told):
+        known = self.truth[:, frames:] if backward else self.truth[:, :-frames]
+        assert (video == known).all()
+        return self.remember("extend", prompts, self.truth, backward=backward, **told)
+
+    def fill(self, model, prompts, video, first, last, **told):
+        return self.remember("fill", prompts, self.truth, gap=(first, last), **told), last
+
+    def connect(self, model, prompts, a, b, frames, **told):
+        last = a.shape[1] + frames
+        video = np.concatenate([a, self.truth[:, a.shape[1] : last], b], 1)
+        return self.remember("connect", prompts, video, **told), last - 1
+
+    def complete(self, model, prompts, video, known, strength, **told):
+        assert (video == self.truth).all()
+        assert known.all()
+        pool, *drawn = self.drawn
+        blue_pool = [(shape, "blue", direction, speed) for shape, _, direction, speed in pool]
+        _, _, blue = REAL_WORLD_CLIPS(blue_pool, *drawn)
+        return self.remember("complete", prompts, blue, strength=strength, **told)
+
+
+@pytest.fixture
+def artist(monkeypatch):
+    artist = Artist()
+    for name in ("world_clips", "generate", "extend", "fill", "connect", "complete"):
+        monkeypatch.setattr(evaluate, name, getattr(artist, name))
+    monkeypatch.setattr(evaluate, "through_vae", lambda model, videos: videos)
+    return artist
+
+
+@pytest.fixture
+def score_rows(artist, capsys):
+    """score_rows(score_mode, n) → {title: (share, number of cases, note)} of the rows that a mode prints."""
+    def score(score_mode, n=3, config=None):
+        model = SimpleNamespace(config=config or Config(frames=25))
+        score_mode(evaluate.ModeScorer(model, n, 20_000, SAMPLING))
+        rows = {}
+        pattern = r"(.{58}) *([\d.]+)%   ([\d.]+)% to ([\d.]+)% of (\d+)   (.*)"
+        for title, share, _, _, cases, note in re.findall(pattern, capsys.readouterr().out):
+            rows[title.strip()] = (float(share) / 100, int(cases), note)
+        return rows
+
+    return score
+
+
+def shares(rows):
+    return [share for share, _, _ in rows.values()]
+
+
+# --- One share --------------------------------------------------------------------------------------------
 
 
 def test_a_wrong_attribute_costs_that_attribute_and_all():
     shown = ("circle", "red", "left", "slowly")
     asked = ("circle", "red", "left", "quickly")
     video = render(draw_scene(np.random.default_rng(3), shown))
-    shares = evaluate.attribute_shares([video, video], [asked, shown], fps=12.0)
-    assert shares == {"all": 0.5, "shape": 1, "colour": 1, "direction": 1, "speed": 0.5}
+    found = evaluate.attribute_shares([video, video], [asked, shown], fps=12.0)
+    assert found == {"all": 0.5, "shape": 1, "colour": 1, "direction": 1, "speed": 0.5}
+
+
+def test_speed_is_read_at_the_frame_rate_of_the_videos():
+    shown = ("circle", "red", "left", "slowly")
+    video = render(draw_scene(np.random.default_rng(3), shown), fps=24.0)
+    assert evaluate.attribute_shares([video], [shown], fps=24.0)["speed"] == 1
+    assert evaluate.attribute_shares([video], [shown], fps=12.0)["speed"] == 0
 
 
 def test_wilsons_interval_is_the_published_one():
     assert evaluate.interval(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=2e-3)  # Newcombe 1998, table I
 
 
-def test_an_interval_stays_below_one():
-    low, high = evaluate.interval(1.0, 256)
-    assert 0.98 < low < high == pytest.approx(1)
+@pytest.mark.parametrize("share, n", [(0.5, 100), (0.9, 40), (0.0, 12), (1.0, 256)])
+def test_the_ends_of_an_interval_are_196_standard_errors_of_theirs_away(share, n):
+    for end in evaluate.interval(share, n):
+        assert abs(share - end) == pytest.approx(1.96 * np.sqrt(end * (1 - end) / n), abs=1e-9)
+
+
+# --- Clips to compare with --------------------------------------------------------------------------------
 
 
 def test_every_combination_of_a_pool_is_as_frequent_as_the_others():
@@ -39,367 +132,669 @@ def test_every_combination_of_a_pool_is_as_frequent_as_the_others():
         assert all(word in caption for word in combination)
 
 
-def test_held_out_is_scored_on_held_out_prompts_and_seen_on_seen_ones(model, monkeypatch):
-    asked = []
-
-    def remember(model, captions, T, H, W, seed, **sampling):
-        asked.append((captions, seed, sampling))
-        return np.zeros((len(captions), T, H, W, 3), np.uint8)
-
-    monkeypatch.setattr(evaluate, "generate", remember)
-    evaluate.score(model, prompts=20, steps=3)
-    for pool, (captions, _, sampling) in zip((SEEN, HELD_OUT), asked, strict=True):
-        sentences = {f"a {colour} {shape} moving {way} {speed}" for shape, colour, way, speed in pool}
-        assert set(captions) <= sentences
-        assert sampling == {"steps": 3}
-    assert asked[0][1] != asked[1][1]  # other noise
+def test_a_few_clips_are_not_always_of_the_pools_first_combinations():
+    first, _, _ = evaluate.world_clips(SEEN, 6, 5, 1, 8, 16, 12.0)
+    second, _, _ = evaluate.world_clips(SEEN, 6, 6, 1, 8, 16, 12.0)
+    assert first != second
 
 
-def test_a_model_that_shows_the_world_itself_scores_as_the_ceiling(model, monkeypatch):
-    def perfect(model, captions, T, H, W, seed, **sampling):
-        pool = SEEN if seed == 10_000 else HELD_OUT
-        return evaluate.usual_clips(model.config, pool, len(captions), seed)[2]
-
-    monkeypatch.setattr(evaluate, "generate", perfect)
-    for name, value in (("frames", 17), ("height", 32), ("width", 32)):
-        monkeypatch.setattr(model.config, name, value)
-    report = evaluate.score(model, prompts=20)
-    assert report["seen"] == report["ceiling"]
-    assert report["held_out"]["all"] == 1
+def test_clips_show_what_their_captions_say_at_any_size():
+    for height, width in ((24, 40), (40, 24)):
+        combinations, _, videos = evaluate.world_clips(SEEN, 12, 5, 17, height, width, 12.0)
+        assert evaluate.attribute_shares(videos, combinations, 12.0)["all"] == 1
 
 
-def test_every_mode_is_scored(command, checkpoint, tmp_path):
+def test_half_the_frame_rate_shows_every_second_frame():
+    _, _, at_12 = evaluate.world_clips(SEEN, 3, 5, 17, 24, 40, 12.0)
+    _, _, at_6 = evaluate.world_clips(SEEN, 3, 5, 9, 24, 40, 6.0)
+    assert (at_6 == at_12[:, ::2]).all()
+
+
+@pytest.mark.parametrize("frames, expected", [(9, 9), (17, 17), (25, 17)])
+def test_the_usual_clips_are_the_configs_and_no_longer_than_17_frames(frames, expected):
+    config = Config(frames=frames, height=24, width=40, fps=6.0)
+    _, _, videos = evaluate.usual_clips(config, SEEN, 2, 5)
+    assert videos.shape == (2, expected, 24, 40, 3)
+    assert (videos == evaluate.world_clips(SEEN, 2, 5, expected, 24, 40, 6.0)[2]).all()
+
+
+# --- The VAE ----------------------------------------------------------------------------------------------
+
+
+def test_through_the_vae_means_encoded_and_decoded_in_groups_too(model):
+    videos = np.random.default_rng(0).integers(0, 256, (18, 5, 8, 16, 3), np.uint8)
+    together = evaluate.through_vae(model, videos)
+    assert together.shape == videos.shape
+    for i in (0, 8, 9, 17):
+        latents, _ = model.vae.encode(evaluate.to_float(videos[i : i + 1]))
+        alone = evaluate.to_uint8(model.vae.decode(latents))[0]
+        assert abs(together[i].astype(int) - alone).max() <= 1
+
+
+def test_an_error_of_one_grey_is_48_decibels(monkeypatch):
+    videos = np.full((2, 5, 8, 16, 3), 100, np.uint8)
+    monkeypatch.setattr(evaluate, "through_vae", lambda model, videos: videos + 1)
+    assert evaluate.reconstruction_psnr(None, videos) == pytest.approx(20 * np.log10(255))
+
+
+def test_the_vae_is_measured_on_64_clips_of_the_length_asked_for(monkeypatch):
+    measured = []
+
+    def remember(model, videos):
+        measured.append(videos)
+        return 33.0
+
+    monkeypatch.setattr(evaluate, "reconstruction_psnr", remember)
+    model = SimpleNamespace(config=Config(height=24, width=40, fps=6.0))
+    assert evaluate.vae_psnr(model, 5) == 33
+    assert evaluate.vae_psnr(model, 9) == 33
+    short, long = measured
+    assert short.shape == (64, 5, 24, 40, 3)
+    assert long.shape == (64, 9, 24, 40, 3)
+    assert (short != long[:, :5]).any()  # other clips for every length
+    assert len({video.tobytes() for video in short}) == 64
+
+
+# --- The usual report -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_report(artist, monkeypatch):
+    """small_report(**sampling) → evaluate.score of the artist, without the VAE."""
+    monkeypatch.setattr(evaluate, "vae_psnr", lambda model, frames: 30.0 + frames)
+    config = Config(frames=25, height=24, width=40)
+    model = SimpleNamespace(config=config, train_seconds=90.0)
+
+    def report(**told):
+        return evaluate.score(model, prompts=20, **told)
+
+    return report
+
+
+def sentences(pool):
+    return {f"a {colour} {shape} moving {direction} {speed}" for shape, colour, direction, speed in pool}
+
+
+def test_held_out_is_scored_on_held_out_prompts_and_seen_on_seen_ones(small_report, artist):
+    small_report()
+    seen, held_out = artist.calls
+    assert len(seen.prompts) == len(held_out.prompts) == 20
+    assert set(seen.prompts) <= sentences(SEEN)
+    assert set(held_out.prompts) <= sentences(HELD_OUT)
+
+
+def test_seen_and_held_out_begin_with_different_noise(small_report, artist):
+    small_report()
+    seen, held_out = artist.calls
+    assert abs(seen.seed - held_out.seed) >= 20
+
+
+def test_the_report_is_sampled_as_told_at_the_configs_size(small_report, artist):
+    small_report(steps=7, guidance=2.5, eta=0.75)
+    for call in artist.calls:
+        assert (call.steps, call.guidance, call.eta) == (7, 2.5, 0.75)
+        assert call.size == (17, 24, 40)
+
+
+def test_a_model_that_makes_no_mistake_scores_as_the_ceiling(small_report):
+    report = small_report()
+    assert report["seen"] == report["held_out"] == report["ceiling"] == dict.fromkeys(("all", *ATTRIBUTES), 1)
+
+
+def test_a_model_that_shows_nothing_scores_0_and_the_ceiling_stays(small_report, artist):
+    artist.spoil = np.zeros_like
+    report = small_report()
+    assert report["seen"]["all"] == report["held_out"]["all"] == 0
+    assert report["ceiling"]["all"] == 1
+
+
+def test_the_report_holds_the_vae_the_time_and_the_number_of_prompts(small_report):
+    report = small_report()
+    assert report["vae_psnr"] == {"1": 31, "5": 35, "17": 47, "33": 63}
+    assert report["train_seconds"] == 90
+    assert report["prompts"] == 20
+
+
+def test_the_table_says_what_the_report_holds():
+    def row(share):
+        return {"all": share, "shape": 0.91, "colour": 0.92, "direction": 0.93, "speed": 0.94}
+
+    report = {
+        "seen": row(0.5),
+        "held_out": row(0.25),
+        "ceiling": row(1.0),
+        "vae_psnr": {"1": 31.25, "5": 35.0},
+        "train_seconds": 90.0,
+        "prompts": 100,
+    }
+    titles, seen, held_out, ceiling, vae, trained = evaluate.format_table(report).splitlines()
+    assert titles.split()[2:7] == ["all", "shape", "colour", "direction", "speed"]
+    assert re.match(r"seen +50.0% +91.0% +92.0% +93.0% +94.0%   40.4% to 59.6% of 100 prompts$", seen)
+    assert re.match(r"held out +25.0% ", held_out)
+    assert re.match(r"reader's ceiling +100.0% ", ceiling)
+    assert vae == "VAE, unseen clips: 31.2 dB (1 frame), 35.0 dB (5 frames)"
+    assert trained == "trained in 1.5 minutes"
+
+
+# --- Every mode -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("score_mode", evaluate.MODES)
+def test_a_model_that_makes_no_mistake_is_right_in_every_row(score_rows, score_mode):
+    rows = score_rows(score_mode)
+    assert shares(rows) == [1] * len(rows)
+    assert all(cases == 3 for _, cases, _ in rows.values())
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("score_mode", evaluate.MODES)
+def test_a_model_that_shows_nothing_is_right_in_no_row(score_rows, artist, score_mode):
+    artist.spoil = np.zeros_like
+    rows = score_rows(score_mode)
+    for title, (share, _, _) in rows.items():
+        # Black is not the ground's colour, so something is there in every frame of a connection.
+        assert share == ("different things" in title)
+
+
+@pytest.mark.parametrize("score_mode", evaluate.MODES)
+def test_every_mode_is_sampled_as_told(score_rows, artist, score_mode):
+    score_rows(score_mode)
+    for call in artist.calls:
+        assert {name: getattr(call, name) for name in SAMPLING} == SAMPLING
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_one_wrong_case_of_four_is_a_quarter_and_its_interval_is_of_four(score_rows, artist, capsys):
+    def spoil(videos):
+        videos[2] = 0
+        return videos
+
+    artist.spoil = spoil
+    model = SimpleNamespace(config=Config(frames=25))
+    evaluate.score_fill(evaluate.ModeScorer(model, 4, 20_000, SAMPLING))
+    assert " 75.0%   30.1% to 95.4% of 4   " in capsys.readouterr().out
+
+
+def test_text_to_video_is_asked_for_in_three_lengths_of_three_shapes_and_a_new_size(score_rows, artist):
+    rows = score_rows(evaluate.score_text_to_video)
+    sizes = [call.size for call in artist.calls]
+    expected = []
+    for height, width in ((32, 32), (24, 40), (40, 24)):
+        for frames in (17, 21, 25):
+            expected.append((frames, height, width))
+    assert sizes == [*expected, (17, 32, 48)]
+    for title, (frames, height, width) in zip(rows, sizes, strict=True):
+        assert title.startswith(f"{frames} frames of {height}x{width}")
+
+
+def test_text_to_video_is_asked_for_in_captions_of_seen_combinations(score_rows, artist):
+    score_rows(evaluate.score_text_to_video)
+    for call in artist.calls:
+        assert set(call.prompts) <= sentences(SEEN)
+    assert artist.calls[-1].prompts == artist.captions
+
+
+def test_what_was_never_trained_is_marked(score_rows):
+    config = Config(frames=25, lengths="17 25", sizes="32x32 24x40")
+    titles = list(score_rows(evaluate.score_text_to_video, n=1, config=config))
+    trained = [title for title in titles if not title.endswith("(never trained)")]
+    assert trained == ["17 frames of 32x32", "25 frames of 32x32", "17 frames of 24x40", "25 frames of 24x40"]
+
+
+def test_text_to_video_says_which_attribute_is_wrong_and_the_readers_ceiling(score_rows, artist):
+    artist.spoil = lambda videos: videos[:, :1].repeat(videos.shape[1], 1)  # nothing moves
+    rows = score_rows(evaluate.score_text_to_video)
+    for _, _, note in rows.values():
+        assert note == "100.0% / 100.0% / 0.0% / 0.0%, 100.0%"
+
+
+def test_images_are_asked_for_without_motion(score_rows, artist):
+    rows = score_rows(evaluate.score_images)
+    wanted = [f"a {colour} {shape}" for shape, colour, _, _ in artist.combinations]
+    assert artist.calls[0].prompts == wanted
+    assert artist.calls[0].size == (1, 32, 32)
+    assert rows["images, 32x32"][2] == "reader on the world's own 100.0%"
+
+
+def test_an_image_of_another_thing_is_wrong(score_rows, artist):
+    artist.spoil = lambda images: np.roll(images, 1, 0)
+    rows = score_rows(evaluate.score_images)
+    assert rows["images, 32x32"][0] == 0
+    assert rows["images, 32x32"][2] == "reader on the world's own 100.0%"
+
+
+def test_a_still_is_animated_with_its_prompt_and_then_without(score_rows, artist):
+    score_rows(evaluate.score_animate)
+    with_prompt, without = artist.calls
+    assert with_prompt.prompts == artist.captions
+    assert without.prompts == [""] * 3
+
+
+def test_a_still_that_goes_the_wrong_way_is_not_as_prompted_but_has_a_trained_speed(score_rows, artist):
+    artist.spoil = lambda videos: videos[:, ::-1]
+    prompted, unprompted = score_rows(evaluate.score_animate).values()
+    assert prompted[0] == 0
+    assert "the still comes back: False" in prompted[2]
+    assert unprompted[0] == 1
+
+
+def test_a_still_that_does_not_move_has_no_trained_speed(score_rows, artist):
+    artist.spoil = lambda videos: videos[:, :1].repeat(videos.shape[1], 1)
+    prompted, unprompted = score_rows(evaluate.score_animate).values()
+    assert prompted[0] == 0
+    assert "the still comes back: True" in prompted[2]
+    assert unprompted[0] == 0
+
+
+def test_the_vaes_picture_of_the_still_is_measured_on_the_still(score_rows, artist, monkeypatch):
+    def through_vae(model, videos):
+        assert videos.shape == (3, 1, 32, 32, 3)
+        return np.where(videos < 255, videos + 1, videos - 1).astype(np.uint8)
+
+    monkeypatch.setattr(evaluate, "through_vae", through_vae)
+    prompted, _ = score_rows(evaluate.score_animate).values()
+    assert "the VAE's own picture of it 48.1 dB" in prompted[2]
+
+
+def shift(videos, pixels, frames):
+    """Things in these frames are shown further to the right, or left where there is no room."""
+    for video in videos:
+        clear = (abs(video.astype(int) - video[0, 0, 0]).sum(-1) > 60).any(axis=(0, 1))
+        room = len(clear) - 1 - int(np.flatnonzero(clear)[-1])
+        step = pixels if room >= pixels else -pixels
+        video[frames] = np.roll(video[frames], step, 2)
+    return videos
+
+
+NEAR_ROWS = [
+    (evaluate.score_extend, "extend forward by 1 s: the same thing, within 2 px", slice(13, 25)),
+    (evaluate.score_extend, "extend backward by 1 s: the same thing, within 2 px", slice(0, 12)),
+    (evaluate.score_fill, "fill in the middle third: the same thing, within 2 px", slice(9, 17)),
+    (evaluate.score_connect, "connect two clips of a thing: the same, within 2 px", slice(5, 17)),
+    (evaluate.score_edit, "edit red to blue, strength 0.7: blue, within 2 px", slice(0, 17)),
+]
+
+
+@pytest.mark.parametrize("score_mode, title, new", NEAR_ROWS)
+def test_a_path_one_pixel_off_is_right_and_one_three_pixels_off_is_wrong(
+    score_rows, artist, score_mode, title, new
+):
+    artist.spoil = lambda videos: shift(videos, 1, new)
+    share, _, note = score_rows(score_mode)[title]
+    assert share == 1
+    assert note.startswith("median 1.00 px, 95 % below 1.0")
+    artist.spoil = lambda videos: shift(videos, 3, new)
+    assert score_rows(score_mode)[title][0] == 0
+
+
+@pytest.mark.parametrize("score_mode, title, new", NEAR_ROWS[:4])
+def test_a_path_of_another_colour_is_wrong(score_rows, artist, score_mode, title, new):
+    artist.spoil = lambda videos: 255 - videos[..., ::-1]
+    assert score_rows(score_mode)[title][0] == 0
+
+
+@pytest.mark.parametrize("score_mode, title, new", NEAR_ROWS[:4])
+def test_a_path_is_measured_where_it_is_new(score_rows, artist, score_mode, title, new):
+    def spoil(videos):
+        given = np.delete(np.arange(25), new)
+        return shift(videos, 3, given)
+
+    artist.spoil = spoil
+    assert score_rows(score_mode)[title][2].startswith("median 0.0")
+
+
+def test_forward_a_second_is_given_and_backward_too(score_rows, artist):
+    score_rows(evaluate.score_extend)
+    assert [call.backward for call in artist.calls] == [False, True]
+    assert all(call.prompts == [""] * 3 for call in artist.calls)
+
+
+def velocity_errors(rows, direction):
+    """How far the velocity at the seam is off, on average, and how far the VAE alone would bring it off."""
+    note = rows[f"extend {direction}: direction kept at the seam"][2]
+    return [float(number) for number in re.findall(r"(?:off by|after the VAE,) ([\d.]+)", note)]
+
+
+@pytest.mark.parametrize("direction, last, beyond", [("forward", 15, 16), ("backward", 10, 9)])
+def test_the_velocity_at_the_seam_is_over_five_frames_around_it(
+    score_rows, artist, direction, last, beyond
+):
+    toward_seam = -1 if direction == "forward" else 1
+
+    def freeze(frame):
+        def spoil(videos):
+            videos[:, frame] = videos[:, frame + toward_seam]
+            return videos
+        return spoil
+
+    artist.spoil = freeze(beyond)
+    assert velocity_errors(score_rows(evaluate.score_extend), direction)[0] == 0
+    artist.spoil = freeze(last)
+    assert velocity_errors(score_rows(evaluate.score_extend), direction)[0] > 0.05
+
+
+def test_a_thing_that_turns_at_the_seam_is_wrong_there(score_rows, artist):
+    def turn_back(videos):
+        # The new frames next to the seam show what the given ones show, away from it, at twice the speed.
+        for step in range(1, 13):
+            away = min(2 * step, 12)
+            if artist.calls[-1].backward:
+                videos[:, 12 - step] = artist.truth[:, 12 + away]
+            else:
+                videos[:, 12 + step] = artist.truth[:, 12 - away]
+        return videos
+
+    artist.spoil = turn_back
+    rows = score_rows(evaluate.score_extend)
+    assert rows["extend forward: direction kept at the seam"][0] == 0
+    assert rows["extend backward: direction kept at the seam"][0] == 0
+
+
+@pytest.mark.parametrize("direction, new", [("forward", slice(13, 25)), ("backward", slice(0, 12))])
+def test_the_floor_is_the_truth_with_its_new_frames_through_the_vae(
+    score_rows, artist, monkeypatch, direction, new
+):
+    given = np.delete(np.arange(25), new)
+
+    def spoil_frames(frames):
+        def through_vae(model, videos):
+            return shift(videos.copy(), 2, frames)
+        return through_vae
+
+    monkeypatch.setattr(evaluate, "through_vae", spoil_frames(given))
+    assert velocity_errors(score_rows(evaluate.score_extend), direction) == [0, 0]
+    monkeypatch.setattr(evaluate, "through_vae", spoil_frames(new))
+    assert velocity_errors(score_rows(evaluate.score_extend), direction) == [0, 0.5]
+
+
+def test_the_middle_third_is_filled_in_without_a_prompt(score_rows, artist):
+    score_rows(evaluate.score_fill)
+    assert artist.calls[0].gap == (9, 16)
+    assert artist.calls[0].prompts == [""] * 3
+
+
+def test_two_clips_of_one_thing_are_connected_and_then_of_different_things(score_rows, artist, monkeypatch):
+    given = []
+
+    def connect(model, prompts, a, b, frames, **told):
+        given.append((a, b, frames, prompts))
+        return artist.connect(model, prompts, a, b, frames, **told)
+
+    monkeypatch.setattr(evaluate, "connect", connect)
+    score_rows(evaluate.score_connect)
+    (a, b, frames, prompts), (c, d, other_frames, other_prompts) = given
+    truth = artist.truth
+    assert prompts == other_prompts == [""] * 3
+    assert (a == truth[:, :5]).all()
+    assert (b == truth[:, 17:]).all()
+    assert frames == 12
+    assert (c == truth[:, :9]).all()
+    assert all(read(left)["colour"] != read(right)["colour"] for left, right in zip(c, d, strict=True))
+    assert d.shape[1] == 8
+    assert other_frames == 8
+
+
+DIFFERENT = "connect different things: one to be seen in every frame"
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("frame", [9, 16])
+def test_between_different_things_one_empty_frame_is_wrong(score_rows, artist, frame):
+    def spoil(videos):
+        videos[:, frame] = videos[0, 0, 0, 0]
+        return videos
+
+    artist.spoil = spoil
+    share, _, note = score_rows(evaluate.score_connect)[DIFFERENT]
+    assert share == 0
+    assert note == "ends kept: True"
+
+
+@pytest.mark.parametrize("frame", [0, 8, 17, 24])
+def test_between_different_things_both_ends_have_to_be_kept(score_rows, artist, frame):
+    def spoil(videos):
+        videos[:, frame, 0, 0] += 1
+        return videos
+
+    artist.spoil = spoil
+    share, _, note = score_rows(evaluate.score_connect)[DIFFERENT]
+    assert share == 1
+    assert note == "ends kept: False"
+
+
+def test_red_is_edited_to_blue_at_rising_strengths(score_rows, artist):
+    score_rows(evaluate.score_edit)
+    strengths = [call.strength for call in artist.calls]
+    assert strengths == sorted(set(strengths))
+    assert len(strengths) == 6
+    for call in artist.calls:
+        assert set(call.prompts) <= sentences(COMBINATIONS)
+        assert call.prompts == [caption.replace("red", "blue") for caption in artist.captions]
+    assert all(colour == "red" for _, colour, _, _ in artist.combinations)
+
+
+def test_an_edit_that_stays_red_is_wrong(score_rows, artist):
+    artist.spoil = lambda videos: artist.truth
+    assert shares(score_rows(evaluate.score_edit)) == [0] * 6
+
+
+def test_all_modes_are_scored_and_their_first_cases_are_one_picture(model, monkeypatch, tmp_path, capsys):
+    def score_mode(grey):
+        def score(scorer):
+            examples = np.full((2, 9, 4, 6, 3), grey, np.uint8)
+            examples[1] = 0
+            scorer.row("a mode", [True, False], example=examples)
+            scorer.row("another row", [True, False])
+            told.append((scorer.model, scorer.n, scorer.seed, scorer.sampling))
+        return score
+
+    told = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluate, "MODES", [score_mode(50), score_mode(150)])
+    evaluate.modes(model, 2, steps=7)
+
+    # A strip is 9 frames beside each other, with a border of a pixel, enlarged four times.
+    picture = iio.imread("out/modes.png")
+    assert picture.shape == (2 * 6 * 4, 9 * 8 * 4, 3)
+    assert (picture[4:20, 4:28] == 50).all()
+    assert (picture[28:44, 4:28] == 150).all()
+    assert capsys.readouterr().out.count(" of 2 ") == 4
+    for its_model, n, seed, sampling in told:
+        assert its_model is model
+        assert n == 2
+        assert sampling == {"seed": seed, "steps": 7}
+
+
+# --- A minute ---------------------------------------------------------------------------------------------
+
+
+def score_minute(capsys, n=3, seconds=12, **sampling):
+    """Scores n long videos → their lines: looks, moves, drift."""
+    capsys.readouterr()
+    evaluate.minute(SimpleNamespace(config=Config()), n, seconds, **sampling)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_long_video_without_mistakes_is_right_in_every_second(artist, capsys):
+    looks, moves, drift = score_minute(capsys)
+    assert looks.startswith("12 s, looks the same: 100.0% of 36 seconds (100.0% to 100.0%)")
+    assert moves.startswith("12 s, moves right: 100.0% of 36 seconds (100.0% to 100.0%)")
+    assert drift.startswith("12 s, brightness drifts by 0.")
+
+
+def test_a_long_video_is_asked_for_without_the_direction_in_later_windows(artist, capsys):
+    score_minute(capsys, steps=7)
+    call = artist.calls[0]
+    assert call.prompts == artist.captions
+    for then, (shape, colour, _, speed) in zip(call.then, artist.combinations, strict=True):
+        assert then == f"a {colour} {shape} moving {speed}"
+    assert call.steps == 7
+    assert call.progress
+    assert set(call.prompts) <= sentences(SEEN)
+
+
+def test_a_long_video_is_at_least_as_long_as_asked(artist, capsys):
+    for seconds in (5, 7, 8):
+        score_minute(capsys, n=1, seconds=seconds)
+        frames, height, width = artist.calls[-1].size
+        assert 0 <= frames - 12 * seconds < 4
+        assert frames % 4 == 1
+        assert (height, width) == (32, 32)
+
+
+FROM_THEN_ON = "by tenth of the clip: 100% 100% 100% 100% 100% 0% 0% 0% 0% 0%"
+
+
+def test_a_long_video_that_becomes_another_thing_looks_wrong_from_then_on(artist, capsys):
+    def spoil(videos):
+        videos[:, 63:] = np.roll(videos[:, 63:], 1, 0)
+        return videos
+
+    artist.spoil = spoil
+    looks, _, _ = score_minute(capsys, seconds=10)
+    assert looks.startswith("10 s, looks the same: 50.0% of 30 seconds (50.0% to 50.0%)")
+    assert looks.endswith(FROM_THEN_ON)
+
+
+def test_a_long_video_that_stops_moves_wrongly_from_then_on(artist, capsys):
+    def spoil(videos):
+        videos[:, 63:] = videos[:, 62:63]
+        return videos
+
+    artist.spoil = spoil
+    looks, moves, _ = score_minute(capsys, seconds=10)
+    assert looks.startswith("10 s, looks the same: 100.0%")
+    assert moves.startswith("10 s, moves right: 50.0% of 30 seconds (50.0% to 50.0%)")
+    assert moves.endswith(FROM_THEN_ON)
+
+
+def test_of_the_drifts_of_brightness_the_mean_and_the_largest_are_told(artist, capsys):
+    def spoil(videos):
+        videos[0, 60:] //= 2
+        return videos
+
+    artist.spoil = spoil
+    _, _, drift = score_minute(capsys, n=2, seconds=10)
+    mean, largest = re.search(r"drifts by ([\d.]+)% \(95 % of clips below ([\d.]+)%\)", drift).groups()
+    assert float(mean) == pytest.approx(25, abs=2)
+    assert float(largest) == pytest.approx(47.5, abs=2)  # 95 % of the way from the one to the other
+
+
+def test_the_time_it_takes_is_told_per_second_of_a_video(artist, capsys, monkeypatch):
+    clock = iter([100.0, 160.0])
+    monkeypatch.setattr(evaluate.time, "time", lambda: next(clock))
+    _, _, last_line = score_minute(capsys, n=2, seconds=10)
+    assert last_line.endswith("; 3.000 s of computing per second of video")
+
+
+def test_clips_that_are_alike_have_a_narrow_interval_and_others_a_wide_one(capsys):
+    alike = np.tile([True, False], (8, 5))
+    evaluate.print_seconds("alike", alike, 10)
+    different = np.repeat([[True], [False]], 4, 0).repeat(10, 1)
+    evaluate.print_seconds("different", different, 10)
+
+    narrow, wide = capsys.readouterr().out.splitlines()
+    assert narrow.startswith("10 s, alike: 50.0% of 80 seconds (50.0% to 50.0%)")
+    low, high = re.search(r"50.0% of 80 seconds \(([\d.]+)% to ([\d.]+)%\)", wide).groups()
+    # Of 8 clips that are right or wrong as a whole: 1.96 standard errors are 35 %.
+    assert float(low) == pytest.approx(50 - 35, abs=5)
+    assert float(high) == pytest.approx(50 + 35, abs=5)
+
+
+@pytest.mark.parametrize("seconds, parts", [(4, 4), (10, 10), (60, 10)])
+def test_a_clip_is_told_in_ten_parts_or_in_seconds(capsys, seconds, parts):
+    right = np.zeros((2, seconds), bool)
+    right[:, : seconds // 2] = True
+    evaluate.print_seconds("half", right, seconds)
+    told = capsys.readouterr().out.split("by tenth of the clip: ")[1].split()
+    assert told == ["100%"] * (parts // 2) + ["0%"] * (parts // 2)
+
+
+# --- The command ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """What main calls, instead of scoring: (name, model, the other arguments)."""
+    calls = []
+
+    def remember(name):
+        def call(model, *args, **sampling):
+            calls.append((name, model, args, sampling))
+            return {"a": 1}
+        return call
+
+    for name in ("score", "modes", "minute"):
+        monkeypatch.setattr(evaluate, name, remember(name))
+    monkeypatch.setattr(evaluate, "format_table", lambda report: "the table")
+    return calls
+
+
+@pytest.mark.parametrize(
+    "words, name, args",
+    [([], "score", (6,)), (["--modes"], "modes", (6,)), (["--minute", 30], "minute", (6, 30))],
+)
+def test_the_command_scores_what_it_is_asked_for_and_as_told(command, checkpoint, scores, words, name, args):
+    told = ["--prompts", 6, "--steps", 7, "--guidance", 2.5, "--sampler", "ddpm", "--device", "cpu"]
+    code, _, err = command(evaluate, "--checkpoint", checkpoint, *told, *words)
+    assert code == 0, err
+    assert len(scores) == 1
+    assert scores[0][0] == name
+    assert scores[0][1].checkpoint_hash == load_model(checkpoint).checkpoint_hash
+    assert scores[0][2] == args
+    assert scores[0][3] == {"steps": 7, "guidance": 2.5, "eta": 1}
+
+
+def test_without_flags_256_prompts_of_the_newest_checkpoint_are_scored(
+    command, checkpoint, scores, monkeypatch
+):
+    monkeypatch.setattr(evaluate, "newest_checkpoint", lambda: checkpoint)
+    code, out, err = command(evaluate, "--device", "cpu")
+    assert code == 0, err
+    assert out == "the table\n"
+    assert scores[0][2] == (256,)
+    assert scores[0][3] == {"steps": None, "guidance": None, "eta": 0}
+
+
+def test_the_model_is_loaded_to_the_device_asked_for(command, checkpoint, scores, monkeypatch):
+    monkeypatch.setattr(evaluate, "pick_device", {"cuda": "meta"}.get)
+    code, _, err = command(evaluate, "--checkpoint", checkpoint, "--device", "cuda")
+    assert code == 0, err
+    assert scores[0][1].latent_scale.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    "words", [["--minute", 1], ["--steps", 0], ["--guidance", -1], ["--modes", "--json"]]
+)
+def test_numbers_that_are_too_small_and_two_tasks_at_once_are_refused(command, checkpoint, scores, words):
+    code, _, err = command(evaluate, "--checkpoint", checkpoint, *words)
+    assert code == 2
+    assert str(words[0]) in err
+    assert scores == []
+
+
+def test_the_json_of_a_real_report_is_the_last_line(command, checkpoint):
+    words = ("--checkpoint", checkpoint, "--json", "--prompts", 2, "--device", "cpu")
+    code, out, err = command(evaluate, *words)
+    assert code == 0, err
+    report = json.loads(out.splitlines()[-1])
+    assert report["ceiling"]["shape"] == 1
+    assert set(report["seen"]) == set(report["held_out"]) == {"all", *ATTRIBUTES}
+    assert report["train_seconds"] > 0
+
+
+def test_a_real_model_is_scored_in_every_mode(command, checkpoint, tmp_path):
     saved = torch.load(checkpoint, weights_only=True)
     torch.save(saved | {"config": saved["config"] | {"frames": 25}}, tmp_path / "long.pt")
-    words = ("--checkpoint", "long.pt", "--modes", "--prompts", 1, "--device", "cpu")
+    words = ("--checkpoint", "long.pt", "--modes", "--prompts", 1, "--steps", 1, "--device", "cpu")
     code, out, err = command(evaluate, *words)
     assert code == 0, err
     assert out.count(" of 1   ") == 26
     assert (tmp_path / "out/modes.png").stat().st_size > 0
 
 
-def test_a_minute_is_scored_second_by_second(command, checkpoint):
-    words = ("--checkpoint", checkpoint, "--minute", 6, "--prompts", 2, "--device", "cpu")
+def test_long_videos_of_a_real_model_are_scored(command, checkpoint):
+    words = ("--checkpoint", checkpoint, "--minute", 2, "--prompts", 2, "--steps", 1, "--device", "cpu")
     code, out, err = command(evaluate, *words)
     assert code == 0, err
-    assert "6 s, looks the same" in out
-    assert out.count("of 12 seconds") == 2
-
-
-def test_the_command_ends_with_one_json_object(command, checkpoint):
-    words = ("--checkpoint", checkpoint, "--json", "--prompts", 2, "--device", "cpu")
-    code, out, err = command(evaluate, *words)
-    assert code == 0, err
-    report = json.loads(out.splitlines()[-1])
-    assert report["ceiling"]["shape"] == 1
-    assert set(report["vae_psnr"]) == {"1", "5", "17", "33"}
-    assert set(report["seen"]) == set(report["held_out"]) == {"all", *ATTRIBUTES}
-    assert report["train_seconds"] > 0
-
-
-# The modes and the minute, against models whose score is known without asking them
-
-
-def recolour(scene, colour):
-    thing = replace(scene.things[0], colour=colour)
-    return replace(scene, things=[thing])
-
-
-class KnownModel:
-    """Stands for sample.py's functions: it shows the world's own clips, its new frames some pixels off.
-
-    It remembers every scene that evaluate.py draws, so it needs no network."""
-
-    def __init__(self, monkeypatch, shift=0, colour=None):
-        self.config = Config(frames=25)
-        self.shift = shift
-        self.colour = colour
-        self.scenes = []
-        self.calls = []
-        real_draw = draw_scene
-
-        def draw(*arguments):
-            scene = real_draw(*arguments)
-            self.scenes.append(scene)
-            return scene
-
-        monkeypatch.setattr(evaluate, "draw_scene", draw)
-        monkeypatch.setattr(evaluate, "through_vae", lambda model, videos: videos)
-        for name in ("generate", "extend", "fill", "connect", "complete"):
-            monkeypatch.setattr(evaluate, name, getattr(self, name))
-
-    def truth(self, n, frames, H=32, W=32):
-        scenes = self.scenes[-n:]
-        if self.colour:
-            scenes = [recolour(scene, self.colour) for scene in scenes]
-        return np.stack([render(scene, frames, H, W, self.config.fps) for scene in scenes])
-
-    def show(self, n, frames, new, H=32, W=32):
-        """The world's own clips, with the frames `new` moved to the right."""
-        videos = self.truth(n, frames, H, W)
-        if self.shift:
-            moved = np.empty_like(videos[:, new])
-            moved[:] = GROUND
-            moved[:, :, :, self.shift :] = videos[:, new, :, : -self.shift]
-            videos[:, new] = moved
-        return videos
-
-    def remember(self, mode, prompts, sampling):
-        self.calls.append((mode, prompts, sampling))
-
-    def generate(self, model, prompts, T, H, W, then=None, progress=False, **sampling):
-        self.remember("generate", prompts, sampling)
-        self.then = then
-        return self.show(len(prompts), T, slice(0, 0), H, W)
-
-    def extend(self, model, prompts, video, frames, backward=False, **sampling):
-        self.remember("backward" if backward else "extend", prompts, sampling)
-        T = video.shape[1]
-        new = slice(0, frames) if backward else slice(T, T + frames)
-        videos = self.show(len(prompts), T + frames, new)
-        given = videos[:, frames:] if backward else videos[:, :T]
-        assert (given == video).all()
-        return videos
-
-    def fill(self, model, prompts, video, first, last, **sampling):
-        self.remember("fill", prompts, sampling)
-        assert (video == self.truth(len(prompts), 25)).all()
-        return self.show(len(prompts), 25, slice(first, last + 1)), last
-
-    def connect(self, model, prompts, a, b, frames, **sampling):
-        self.remember("connect", prompts, sampling)
-        first = a.shape[1]
-        between = self.show(len(prompts), 25, slice(first, first + frames))[:, first : first + frames]
-        return np.concatenate([a, between, b], 1), first + frames - 1
-
-    def complete(self, model, prompts, video, known, strength, **sampling):
-        self.remember(f"edit {strength}", prompts, sampling)
-        assert known.all()
-        return self.show(len(prompts), video.shape[1], slice(None))
-
-
-def scores(out):
-    """A table of modes → {title: share in per cent}."""
-    found = {}
-    for line in out.splitlines():
-        match = re.match(r"(.{58}) *([\d.]+)% ", line)
-        if match:
-            found[match[1].strip()] = float(match[2])
-    return found
-
-
-def row_of(out, title):
-    return next(line for line in out.splitlines() if line.startswith(title))
-
-
-@pytest.fixture
-def in_tmp(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
-def test_a_model_that_shows_the_world_itself_is_right_in_every_mode(monkeypatch, in_tmp, capsys):
-    evaluate.modes(KnownModel(monkeypatch), 6)
-    out = capsys.readouterr().out
-    found = scores(out)
-    edits = {title for title in found if title.startswith("edit")}
-    assert len(edits) == 6
-    # A red thing that stays red is no blue one; that row has a test of its own.
-    for title, share in found.items():
-        assert share == (0 if title in edits else 100), title
-    assert "the still comes back: True" in out
-    assert "ends kept: True" in out
-    assert "velocity off by 0.000 px a frame (median 0.000)" in out
-    assert "reader on the world's own 100.0%" in out
-
-
-# The rows whose new frames have to lie within two pixels of the world's own.
-WITHIN_2_PX = {
-    "extend forward by 1 s: the same thing, within 2 px": evaluate.score_extend,
-    "extend backward by 1 s: the same thing, within 2 px": evaluate.score_extend,
-    "fill in the middle third: the same thing, within 2 px": evaluate.score_fill,
-    "connect two clips of a thing: the same, within 2 px": evaluate.score_connect,
-}
-
-
-@pytest.mark.parametrize("shift, share", [(1, 100), (3, 0)])
-@pytest.mark.parametrize("title", WITHIN_2_PX)
-def test_only_new_frames_count_and_they_may_be_two_pixels_off(monkeypatch, capsys, title, shift, share):
-    model = KnownModel(monkeypatch, shift=shift)
-    WITHIN_2_PX[title](evaluate.ModeScorer(model, 4, 1, {"seed": 1}))
-    out = capsys.readouterr().out
-    assert scores(out)[title] == share
-    median = float(re.search(r"median ([\d.]+) px", row_of(out, title))[1])
-    assert median == pytest.approx(shift, abs=0.1)
-
-
-@pytest.mark.parametrize("shift, share", [(1, 100), (3, 0)])
-def test_an_edit_is_right_if_it_is_blue_and_on_its_path(monkeypatch, capsys, shift, share):
-    model = KnownModel(monkeypatch, shift=shift, colour="blue")
-    evaluate.score_edit(evaluate.ModeScorer(model, 4, 1, {"seed": 1}))
-    out = capsys.readouterr().out
-    assert set(scores(out).values()) == {share}
-    strengths = [mode for mode, _, _ in model.calls]
-    assert strengths == [f"edit {strength}" for strength in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)]
-    for _, prompts, _ in model.calls:
-        assert all("blue" in prompt and "red" not in prompt for prompt in prompts)
-
-
-def test_a_jolt_at_the_seam_is_measured_in_pixels_a_frame(monkeypatch, capsys):
-    model = KnownModel(monkeypatch, shift=2)
-    evaluate.score_extend(evaluate.ModeScorer(model, 6, 1, {"seed": 1}))
-    out = capsys.readouterr().out
-    for direction in ("forward", "backward"):
-        row = row_of(out, f"extend {direction}: direction kept")
-        # Over the four frames across the seam, a jump of 2 pixels is half a pixel a frame.
-        assert float(re.search(r"median ([\d.]+)", row)[1]) == pytest.approx(0.5, abs=0.03)
-        assert "after the VAE, 0.000 (0.000)" in row
-
-
-def test_a_thing_that_vanishes_between_two_clips_is_noticed(monkeypatch, capsys):
-    model = KnownModel(monkeypatch)
-    real = model.connect
-
-    def vanish(model, prompts, a, b, frames, **sampling):
-        videos, last = real(model, prompts, a, b, frames, **sampling)
-        # One frame of one clip, the last before the second clip begins, where different things are connected.
-        if frames == 8:
-            videos[0, 16] = GROUND
-        return videos, last
-
-    monkeypatch.setattr(evaluate, "connect", vanish)
-    evaluate.score_connect(evaluate.ModeScorer(model, 4, 1, {"seed": 1}))
-    out = capsys.readouterr().out
-    assert scores(out)["connect different things: one to be seen in every frame"] == 75
-    assert "ends kept: True" in out
-
-
-def test_a_given_frame_that_is_not_kept_is_noticed(monkeypatch, capsys):
-    model = KnownModel(monkeypatch)
-    real = model.connect
-
-    def touch(*arguments, **sampling):
-        videos, last = real(*arguments, **sampling)
-        videos[-1, -1, 0, 0] += 1
-        return videos, last
-
-    monkeypatch.setattr(evaluate, "connect", touch)
-    evaluate.score_connect(evaluate.ModeScorer(model, 3, 1, {"seed": 1}))
-    assert "ends kept: False" in capsys.readouterr().out
-
-
-def test_different_things_are_connected(monkeypatch):
-    model = KnownModel(monkeypatch)
-    ends = []
-    real = model.connect
-
-    def watch(model, prompts, a, b, frames, **sampling):
-        ends.append((a, b))
-        return real(model, prompts, a, b, frames, **sampling)
-
-    monkeypatch.setattr(evaluate, "connect", watch)
-    evaluate.score_connect(evaluate.ModeScorer(model, 3, 1, {"seed": 1}))
-    truth = model.truth(3, 25)
-    a, b = ends[1]
-    assert (a == truth[:, :9]).all()
-    assert (b == truth[[2, 0, 1], 17:]).all()
-
-
-def test_every_mode_passes_on_seed_and_sampling(monkeypatch, in_tmp):
-    model = KnownModel(monkeypatch)
-    evaluate.modes(model, 2, seed=7, steps=3, guidance=0.5, eta=1.0)
-    modes = {mode.split()[0] for mode, _, _ in model.calls}
-    assert modes == {"generate", "extend", "backward", "fill", "connect", "edit"}
-    for _, _, sampling in model.calls:
-        assert sampling == {"seed": 7, "steps": 3, "guidance": 0.5, "eta": 1.0}
-
-
-def test_only_text_images_stills_and_edits_are_prompted(monkeypatch, in_tmp):
-    model = KnownModel(monkeypatch)
-    evaluate.modes(model, 2)
-    prompted = [any(prompts) for mode, prompts, _ in model.calls if mode in ("extend", "backward")]
-    assert prompted == [True, False, False, False]
-    for mode, prompts, _ in model.calls:
-        if mode in ("fill", "connect"):
-            assert prompts == ["", ""]
-
-
-def test_a_shape_that_training_never_showed_is_marked(monkeypatch, capsys):
-    model = KnownModel(monkeypatch)
-    model.config = Config(frames=25, lengths="17 25", sizes="32x32 24x40")
-    evaluate.score_text_to_video(evaluate.ModeScorer(model, 1, 1, {"seed": 1}))
-    out = capsys.readouterr().out
-    trained = [line.split("  ")[0] for line in out.splitlines()[1:] if "never trained" not in line]
-    assert trained == [f"{T} frames of {size}" for size in ("32x32", "24x40") for T in (17, 25)]
-
-
-def test_a_minute_tells_later_windows_all_but_the_direction(monkeypatch, capsys):
-    model = KnownModel(monkeypatch)
-    evaluate.minute(model, 3, 6, steps=3)
-    (_, prompts, sampling), = model.calls
-    assert sampling == {"seed": 30_000, "steps": 3}
-    for first, later, scene in zip(prompts, model.then, model.scenes, strict=True):
-        thing = scene.things[0]
-        assert first == f"a {thing.colour} {thing.shape} moving {thing.direction} {thing.speed}"
-        assert later == f"a {thing.colour} {thing.shape} moving {thing.speed}"
-
-
-def test_a_minute_of_the_world_itself_looks_and_moves_right(monkeypatch, capsys):
-    evaluate.minute(KnownModel(monkeypatch), 3, 6)
-    out = capsys.readouterr().out
-    for title in ("looks the same", "moves right"):
-        assert f"6 s, {title}: 100.0% of 18 seconds (100.0% to 100.0%); by tenth of the clip: 100%" in out
-
-
-def test_seconds_are_averaged_over_clips_and_told_by_tenth(capsys):
-    right = np.ones((4, 20), bool)
-    right[:, 18:] = False
-    right[0, :] = False
-    evaluate.print_seconds("looks the same", right, 20)
-    out = capsys.readouterr().out
-    assert "20 s, looks the same: 67.5% of 80 seconds" in out
-    assert out.split("clip: ")[1].split() == ["75%"] * 9 + ["0%"]
-
-
-def test_the_interval_of_a_long_clip_draws_clips_and_not_seconds(capsys):
-    # All seconds of a clip are alike, so n clips are n independent cases, however long they are.
-    right = np.repeat(np.arange(40)[:, None] < 20, 30, axis=1)
-    evaluate.print_seconds("moves right", right, 30)
-    low, high = re.search(r"\(([\d.]+)% to ([\d.]+)%\)", capsys.readouterr().out).groups()
-    expected_low, expected_high = evaluate.interval(0.5, 40)
-    assert float(low) / 100 == pytest.approx(expected_low, abs=0.03)
-    assert float(high) / 100 == pytest.approx(expected_high, abs=0.03)
-
-
-# The VAE and the table
-
-
-def test_the_vaes_videos_are_encoded_and_decoded_in_groups(model):
-    rng = np.random.default_rng(0)
-    videos = rng.integers(0, 255, (18, 5, 8, 16, 3), np.uint8)
-    found = evaluate.through_vae(model, videos)
-    assert found.shape == videos.shape
-    for i in (0, 17):
-        mean, _ = model.vae.encode(to_float(videos[i : i + 1]))
-        assert abs(found[i].astype(int) - to_uint8(model.vae.decode(mean))[0]).max() <= 1
-
-
-def test_the_table_says_what_the_report_holds():
-    numbers = dict(zip(("all", *ATTRIBUTES), (0.5, 0.6, 0.7, 0.8, 0.9), strict=True))
-    ceiling = dict.fromkeys(numbers, 1.0)
-    report = {"seen": numbers, "held_out": dict.fromkeys(numbers, 0.0), "ceiling": ceiling, "prompts": 100}
-    report |= {"vae_psnr": {"1": 30.0, "5": 28.0}, "train_seconds": 90.0}
-    head, seen, held_out, best, vae, time = evaluate.format_table(report).splitlines()
-    assert head.split()[2:7] == ["all", "shape", "colour", "direction", "speed"]
-    assert seen.split()[:6] == ["seen", "50.0%", "60.0%", "70.0%", "80.0%", "90.0%"]
-    assert seen.endswith("40.4% to 59.6% of 100 prompts")
-    assert held_out.split()[:3] == ["held", "out", "0.0%"]
-    assert best.split()[:3] == ["reader's", "ceiling", "100.0%"]
-    assert vae == "VAE, unseen clips: 30.0 dB (1 frame), 28.0 dB (5 frames)"
-    assert time == "trained in 1.5 minutes"
-
-
-def test_no_more_than_17_frames_are_asked_for():
-    for frames, expected in ((9, 9), (17, 17), (25, 17)):
-        config = Config(frames=frames, height=24, width=40)
-        _, _, videos = evaluate.usual_clips(config, SEEN, 2, 5)
-        assert videos.shape == (2, expected, 24, 40, 3)
+    assert out.count("of 4 seconds") == 2

@@ -12,6 +12,7 @@ import diffusion
 import sample
 from config import BadInput, latent_length
 from data.video_io import to_float, to_uint8
+from text import encode_prompts
 
 PROMPTS = [
     "a red circle moving left slowly",
@@ -212,6 +213,16 @@ def test_another_seed_is_another_clip(model):
     assert (sample.generate(model, PROMPTS[:1], seed=5) != sample.generate(model, PROMPTS[:1], seed=6)).any()
 
 
+def test_the_seed_is_0_unless_told(model):
+    told = sample.generate(model, PROMPTS[:1], seed=0)
+    assert (sample.generate(model, PROMPTS[:1]) == told).all()
+
+    video = make_clip(5)
+    known = np.arange(5) < 1
+    told = sample.complete(model, ["", ""], video, known, seed=0)
+    assert (sample.complete(model, ["", ""], video, known) == told).all()
+
+
 def test_no_two_clips_begin_with_the_same_noise(model, sampler):
     sample.generate(model, PROMPTS, seed=5)
     first, second, third = sampler[0]["noise"][0]
@@ -235,17 +246,19 @@ def test_clips_in_groups_are_those_of_one_group(model, monkeypatch):
     assert abs(in_groups.astype(int) - together).max() <= 1
 
 
-def test_a_group_holds_no_more_clips_than_are_worked_off_at_once(model, sampler, monkeypatch):
+def test_a_group_holds_its_own_prompts_and_no_more_than_are_worked_off_at_once(model, sampler, monkeypatch):
     monkeypatch.setattr(sample, "CLIPS_AT_ONCE", 2)
     sample.generate(model, PROMPTS)
-    assert [len(call["prompt_ids"]) for call in sampler] == [2, 1]
+    first, second = [call["prompt_ids"].tolist() for call in sampler]
+    assert first + second == encode_prompts(PROMPTS, model.vocab, model.config.max_words).tolist()
+    assert len(first) == 2
 
 
 # --- plan_window: how a long video is cut -----------------------------------------------------------------
 
 
 def every_case():
-    """(available, missing, longest, backward) for clips up to 29 frames, and windows up to 7 latent frames."""
+    """(available, missing, longest, backward): clips up to 29 frames, windows up to 7 latent frames."""
     for longest in range(2, 8):
         for missing in range(1, 30):
             for available in range(30):
@@ -280,7 +293,7 @@ def search_window(available, missing, longest, backward):
             invented = window - given
             if invented <= 0:
                 continue
-            # As much as possible of what is missing; then no frame more than needed; then all there is to see.
+            # As much as possible of what is missing; then no frame too many; then all there is to see.
             quality = (min(invented, missing), -invented, given)
             if best is None or quality > best[0]:
                 best = (quality, given, invented)
@@ -535,7 +548,7 @@ def test_what_is_around_a_gap_is_balanced_and_all_that_fits(model, windows, monk
 
 
 def search_gap(first, last, T, longest):
-    """Whether a gap can be filled: with a frame before it, whole latent frames, and one latent frame behind."""
+    """Whether a gap can be filled: a frame before it, whole latent frames, one latent frame behind it."""
     invented = 4 * -(-(last - first + 1) // 4)
     is_gap = first <= last and first >= 1
     return is_gap and first + invented + 4 <= T and 1 + invented + 4 <= longest

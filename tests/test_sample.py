@@ -77,7 +77,7 @@ def steps_of_main(monkeypatch):
     events = []
     record(monkeypatch, safety_prompts, "check_prompts", events, nothing)
     record(monkeypatch, provenance, "signer", events, lambda arguments: "the signer")
-    record(monkeypatch, sample, "load_model", events, lambda arguments: real_load(**arguments))
+    record(monkeypatch, sample, "load_model", events, lambda arguments: load_model(**arguments))
     record(monkeypatch, sample, "check_output_path", events, nothing)
     record(monkeypatch, provenance, "log_skip", events, nothing)
     record(monkeypatch, sample, "complete", events, complete_in_grey)
@@ -85,9 +85,6 @@ def steps_of_main(monkeypatch):
     record(monkeypatch, sample, "write_clip", events, nothing)
     record(monkeypatch, provenance, "sign", events, lambda arguments: "signed")
     return events
-
-
-real_load = load_model
 
 
 @pytest.fixture
@@ -521,6 +518,32 @@ def test_a_video_has_the_size_of_the_clip_that_is_given(command, checkpoint, ste
     assert "9 frames of 16x8" in out
     code, out, err = command(sample, "--checkpoint", checkpoint, *words[:5], "--zoom", 1)
     assert "9 frames of 8x16" in out
+
+
+@pytest.mark.parametrize(
+    "line, frames",
+    [
+        ("--frames 9", 9),
+        ("--seconds 1", 13),
+        ("--image a.png --frames 5", 5),
+        ("--image a.png --seconds 0.5", 9),
+        ("--image a.gif --frames 9", 9),
+        ("--video a.gif --extend forward 1", 21),
+        ("--video a.gif --extend backward 0.5", 15),
+        ("--video a.gif --fill 1-2", 9),
+        ("--connect a.gif a.gif 0.3", 22),
+        ("--edit a.gif --prompt red", 9),
+    ],
+)
+def test_every_mode_writes_as_many_frames_as_asked(
+    command, long_checkpoint, steps_of_main, tmp_path, line, frames
+):
+    write_clip(tmp_path / "a.gif", make_clip(9), 12.5)
+    write_clip(tmp_path / "a.png", make_clip(1), 12.5)
+    code, out, err = command(sample, "--checkpoint", long_checkpoint, *line.split())
+    assert code == 0, err
+    assert f": {frames} frames of 8x16 from " in out
+    assert len(calls_of("write_clip", steps_of_main)[0]["video"]) == frames
 
 
 def test_a_length_that_cannot_be_made_is_refused_before_any_file_is_read(command, checkpoint, steps_of_main):

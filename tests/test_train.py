@@ -3,35 +3,24 @@ import csv
 import subprocess
 import sys
 import time
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import imageio.v3 as iio
+import numpy as np
 import pytest
 import torch
 
 import train
 from config import BadInput
 from data import datasets
-from data.video_io import to_float
+from data.video_io import film_strip, to_float, to_uint8
+from sample import generate
 from utils.checkpoint import load_model, read_checkpoint
-
-SHRUNK = (  # knobs that conftest's config sets to something small
-    "vae_steps",
-    "dit_steps",
-    "frames",
-    "height",
-    "width",
-    "vae_width",
-    "dit_width",
-    "dit_head_dim",
-    "dit_depth",
-    "dit_tokens",
-    "score_prompts",
-)
 
 
 class Killed(Exception):
-    pass
+    """Stands for a kill in the middle of a run."""
 
 
 def read_curve(folder, stage="dit"):
@@ -129,6 +118,51 @@ def test_each_optimizer_steps_at_its_own_rate_and_forgets_the_gradient(config):
     assert all(p.grad is None for p in trainer.vae.parameters())
 
 
+@pytest.mark.parametrize("stage", ["vae", "dit"])
+def test_each_stage_has_a_muon_rate_of_its_own(config, stage):
+    config = replace(config, vae_lr=0.5, dit_lr=0.25, lr=0.125, warmup_steps=0, lr_decay=0.0)
+    trainer = train.Trainer(config, ["a"], "cpu")
+    network = {"vae": trainer.vae, "dit": trainer.dit}[stage]
+    train.optimizer_step(trainer, stage, sum(p.sum() for p in network.parameters()))
+    muon, adam = trainer.optimizers[stage]
+    assert muon.param_groups[0]["lr"] == {"vae": 0.5, "dit": 0.25}[stage]
+    assert adam.param_groups[0]["lr"] == 0.125
+
+
+@pytest.mark.parametrize("stage, total", [("vae", 8), ("dit", 20)])
+def test_the_rates_fall_over_the_stages_own_steps(config, stage, total):
+    config = replace(config, vae_steps=8, dit_steps=20, lr=0.5, warmup_steps=0, lr_decay=1.0)
+    trainer = train.Trainer(config, ["a"], "cpu")
+    trainer.steps[stage] = 6
+    network = {"vae": trainer.vae, "dit": trainer.dit}[stage]
+    train.optimizer_step(trainer, stage, sum(p.sum() for p in network.parameters()))
+    _, adam = trainer.optimizers[stage]
+    assert adam.param_groups[0]["lr"] == pytest.approx(0.5 * (total - 6) / total)
+
+
+def test_a_weight_without_a_gradient_does_not_decay(config):
+    trainer = train.Trainer(config, ["a"], "cpu")
+    before = copy_weights(trainer.dit)
+    train.optimizer_step(trainer, "dit", sum(0 * p.sum() for p in trainer.dit.parameters()))
+    for p, old in zip(trainer.dit.parameters(), before, strict=True):
+        assert torch.equal(p, old)
+
+
+def test_adam_forgets_the_gradients_size_within_20_steps(config):
+    for _, adam in train.Trainer(config, ["a"], "cpu").optimizers.values():
+        assert adam.param_groups[0]["betas"] == (0.9, 1 - 1 / 20)
+
+
+def test_nothing_moves_where_the_gradient_is_not_finite(config):
+    trainer = train.Trainer(config, ["a"], "cpu")
+    before = copy_weights(trainer.vae)
+    loss = sum(p.sqrt().sum() for p in trainer.vae.parameters())  # nan below 0
+    with pytest.raises(BadInput, match="vae step 0: the loss is nan, .* vae_lr = 0.02, lr = 0.004"):
+        train.optimizer_step(trainer, "vae", loss)
+    for p, old in zip(trainer.vae.parameters(), before, strict=True):
+        assert torch.equal(p, old)
+
+
 def test_every_weight_moves_in_training(config, tmp_path):
     trainer = make_trainer(replace(config, vae_steps=3, dit_steps=6, dit_tokens=200), tmp_path / "run")
     networks = (trainer.vae, trainer.dit, trainer.ema)
@@ -146,38 +180,114 @@ def test_training_the_transformer_leaves_the_vae_alone(config, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(trainer.vae.parameters(), before, strict=True))
 
 
-@pytest.mark.parametrize("killed_in, killed_at", [("vae", 7), ("dit", 5)])
-def test_a_resumed_run_equals_the_whole_one(config, tmp_path, monkeypatch, command, killed_in, killed_at):
-    config = replace(config, vae_steps=12, dit_steps=26, save_minutes=0.0)  # saves after every step
-    whole = make_trainer(config, tmp_path / "whole")
-    train.train(whole, tmp_path / "whole")
+@pytest.fixture(scope="module")
+def resumable(checkpoint, tmp_path_factory):
+    """A config that saves after every step, and the folder of its whole run."""
+    config = replace(load_model(checkpoint).config, vae_steps=4, dit_steps=5, save_minutes=0.0)
+    folder = tmp_path_factory.mktemp("resume") / "whole"
+    trainer = make_trainer(config, folder)
+    train.train(trainer, folder)
+    return config, folder
 
-    method = {"vae": "vae_loss", "dit": "dit_loss"}[killed_in]
-    loss = {"vae": train.Trainer.vae_loss, "dit": train.Trainer.dit_loss}[killed_in]
 
-    def loss_until_killed(self, groups):
-        if self.steps[killed_in] == killed_at:
+def run_until_killed(config, folder, stage, step):
+    """A run that dies in a step of one stage, after it has computed the loss."""
+    loss = {"vae": train.Trainer.vae_loss, "dit": train.Trainer.dit_loss}[stage]
+
+    def loss_until_killed(trainer, groups):
+        if trainer.steps[stage] == step:
             raise Killed
-        return loss(self, groups)
+        return loss(trainer, groups)
 
-    broken = make_trainer(config, tmp_path / "broken")
-    with monkeypatch.context() as patch:
-        patch.setattr(train.Trainer, method, loss_until_killed)
+    trainer = make_trainer(config, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.Trainer, f"{stage}_loss", loss_until_killed)
         with pytest.raises(Killed):
-            train.train(broken, tmp_path / "broken")
-    torch.manual_seed(1234)  # whatever happened since
-    code, out, err = command(train, "--resume", tmp_path / "broken/model.pt", "--device", "cpu")
-    assert code == 0, err
-    assert "sample.gif shows" in out
+            train.train(trainer, folder)
 
-    # Equal bit for bit.
+
+@pytest.mark.parametrize("killed_in, killed_at", [("vae", 2), ("dit", 3)])
+def test_a_resumed_run_equals_the_whole_one(resumable, tmp_path, command, killed_in, killed_at):
+    config, whole = resumable
+    broken = tmp_path / "broken"
+    run_until_killed(config, broken, killed_in, killed_at)
+
+    # Whatever was drawn since must not matter, nor that the curve had gone on beyond the checkpoint.
+    torch.manual_seed(1234)
+    with open(broken / f"{killed_in}-loss.csv", "a") as file:
+        file.write(f"{killed_at},0.123\r\n")
+    code, _, err = command(train, "--resume", broken / "model.pt", "--device", "cpu")
+    assert code == 0, err
+
     for stage in ("vae", "dit"):
-        assert read_curve(tmp_path / "broken", stage) == read_curve(tmp_path / "whole", stage)
-    assert len(read_curve(tmp_path / "whole")) == 1 + 26
-    a = load_model(tmp_path / "whole/model.pt")
-    b = load_model(tmp_path / "broken/model.pt")
-    assert_same_weights(a.dit, b.dit)
-    assert_same_weights(a.vae, b.vae)
+        assert read_curve(broken, stage) == read_curve(whole, stage)
+    a = torch.load(whole / "model.pt", weights_only=True)
+    b = torch.load(broken / "model.pt", weights_only=True)
+    assert a["latent_scale"] == b["latent_scale"]
+    for network in ("vae", "dit", "ema"):
+        for name, weights in a[network].items():
+            assert torch.equal(weights, b[network][name]), name
+
+
+def test_a_curve_has_a_row_for_every_step(resumable):
+    _, folder = resumable
+    for stage, steps in (("vae", 4), ("dit", 5)):
+        header, *rows = read_curve(folder, stage)
+        assert header == ["step", "loss"]
+        assert [int(row[0]) for row in rows] == list(range(steps))
+
+
+def test_every_checkpoint_has_its_picture(resumable):
+    _, folder = resumable
+    names = [path.name for path in sorted(folder.glob("*.png"))]
+    expected = [f"dit-{step:06d}.png" for step in range(1, 6)]
+    expected += [f"vae-{step:06d}.png" for step in range(1, 5)]
+    assert names == expected
+    for name in names:
+        assert iio.imread(folder / name).ndim == 3
+
+
+def test_the_pictures_show_clips_above_their_reconstructions_and_samples(config, tmp_path, monkeypatch):
+    shown = {}
+
+    def write_strip(path, videos):
+        shown[path] = videos
+
+    monkeypatch.setattr(train, "write_strip", write_strip)
+    trainer = train.Trainer(config, ["a", "dog"], "cpu")
+    video = torch.rand(4, 3, 5, 8, 16) * 2 - 1
+    train.picture_vae(trainer, (video, ["a"] * 4, None), "vae")
+    train.picture_dit(trainer, (video, ["a dog", "", "a"], None), "dit")
+
+    decoded = trainer.vae.decode(trainer.vae.encode(video)[0])
+    assert np.array_equal(shown["vae"], np.concatenate([to_uint8(video)[:3], to_uint8(decoded)[:3]]))
+    assert np.array_equal(shown["dit"], generate(trainer.model(), ["a dog", "", "a"]))
+
+
+def test_a_strip_is_three_times_as_large(tmp_path):
+    videos = np.zeros((2, 5, 8, 16, 3), np.uint8)
+    train.write_strip(tmp_path / "strip.png", videos)
+    height, width, _ = film_strip(videos).shape
+    assert iio.imread(tmp_path / "strip.png").shape == (3 * height, 3 * width, 3)
+
+
+def test_no_two_steps_of_two_seeds_draw_the_same(config):
+    seeds = set()
+    for seed in range(3):
+        for step in range(5):
+            train.seed_step(replace(config, seed=seed), step)
+            seeds.add(torch.initial_seed())
+    assert len(seeds) == 15
+
+
+def test_a_runs_first_weights_follow_from_its_seed(config):
+    torch.manual_seed(99)
+    first = train.Trainer(config, ["a"], "cpu")
+    again = train.Trainer(config, ["a"], "cpu")
+    other = train.Trainer(replace(config, seed=1), ["a"], "cpu")
+    assert_same_weights(first.dit, again.dit)
+    assert_same_weights(first.dit, first.ema)
+    assert not torch.equal(first.vae.encoder[0].weight, other.vae.encoder[0].weight)
 
 
 def test_a_run_begins_with_another_ones_weights(config, tmp_path, checkpoint):
@@ -190,6 +300,58 @@ def test_a_run_begins_with_another_ones_weights(config, tmp_path, checkpoint):
     assert_same_weights(trainer.ema, model.dit)
     assert trainer.latent_scale == model.latent_scale != 1
     assert trainer.train_seconds == model.train_seconds > 0
+
+
+@pytest.mark.parametrize("vae_steps, is_measured", [(0, False), (1, True)])
+def test_the_scale_of_a_vae_taken_over_is_measured_again_if_it_is_trained_on(
+    config, tmp_path, checkpoint, vae_steps, is_measured
+):
+    trainer = make_trainer(replace(config, vae_steps=vae_steps, dit_steps=0), tmp_path / "run")
+    trainer.start(load_model(checkpoint))
+    trainer.latent_scale = torch.tensor(7.0)
+    train.train(trainer, tmp_path / "run")
+    assert (trainer.latent_scale != 7) == is_measured
+
+
+def test_an_untrained_vae_gets_its_scale_too(config, tmp_path):
+    trainer = make_trainer(replace(config, vae_steps=0, dit_steps=0), tmp_path / "run")
+    train.train(trainer, tmp_path / "run")
+    assert trainer.latent_scale != 1
+
+
+def test_the_scale_stays_once_the_transformer_has_begun(config, tmp_path):
+    trainer = make_trainer(config, tmp_path / "run")
+    trainer.steps = {"vae": 3, "dit": 3}
+    trainer.latent_scale = torch.tensor(7.0)
+    train.train(trainer, tmp_path / "run")
+    assert trainer.latent_scale == 7
+
+
+def test_the_scale_is_measured_on_four_batches(config):
+    trainer = train.Trainer(config, ["a"], "cpu")
+    latents = []
+    for k in range(4):
+        for video, _, _ in datasets.WorldDataset(config)[k]:
+            latents.append(trainer.vae.encode(to_float(video))[0].flatten())
+    torch.testing.assert_close(train.measure_scale(trainer), 1 / torch.cat(latents).std())
+
+
+def test_weights_of_another_size_cannot_be_taken_over(config, checkpoint):
+    model = load_model(checkpoint)
+    trainer = train.Trainer(replace(config, vae_width=12), model.vocab, "cpu")
+    with pytest.raises(BadInput, match="^--start: its weights do not fit this config .size mismatch"):
+        trainer.start(model)
+
+
+def test_the_model_to_sample_with_has_all_that_the_trainer_knows(config):
+    trainer = train.Trainer(config, ["a", "dog"], "cpu")
+    trainer.latent_scale = torch.tensor(3.0)
+    trainer.train_seconds = 12.5
+    model = trainer.model()
+    assert model.vae is trainer.vae
+    assert model.dit is trainer.ema
+    assert (model.config, model.vocab) == (config, ["a", "dog"])
+    assert (model.latent_scale, model.train_seconds) == (3.0, 12.5)
 
 
 def test_a_run_with_another_vocabulary_cannot_take_over_weights(config, checkpoint):
@@ -261,6 +423,135 @@ def test_prompts_are_emptied_as_often_as_asked_and_half_the_time_beside_given_fr
     assert empty == pytest.approx(dropout, abs=0.04)
 
 
+@pytest.fixture
+def seen_by_loss(monkeypatch):
+    """What dit_loss hands to diffusion_loss, whose loss is here each clip's number."""
+    seen = {}
+
+    def diffusion_loss(network, x_0, prompt_ids, t, eps, schedule, target):
+        seen.update(network=network, x_0=x_0, prompt_ids=prompt_ids, t=t, eps=eps)
+        seen.update(schedule=schedule, target=target)
+        return torch.arange(sum(len(levels) for levels in t)).float()
+
+    monkeypatch.setattr(train, "diffusion_loss", diffusion_loss)
+    return seen
+
+
+def groups_of_clips(*shapes, first=0):
+    groups = []
+    for B, T, H, W in shapes:
+        video = torch.rand(B, 3, T, H, W) * 2 - 1
+        groups.append((video, ["a dog"] * B, torch.full((B,), first)))
+    return groups
+
+
+def test_the_transformer_learns_from_scaled_latents_with_noise_of_their_shape(config, seen_by_loss):
+    trainer = train.Trainer(replace(config, given_prob=0.0), ["a", "dog"], "cpu")
+    trainer.latent_scale = torch.tensor(3.0)
+    groups = groups_of_clips((2, 5, 8, 16), (3, 1, 16, 12))
+    trainer.dit_loss(groups)
+    assert seen_by_loss["network"] is trainer.dit
+    for (video, _, _), x_0, eps in zip(groups, seen_by_loss["x_0"], seen_by_loss["eps"], strict=True):
+        torch.testing.assert_close(x_0, 3 * trainer.vae.encode(video)[0])
+        assert eps.shape == x_0.shape
+    assert seen_by_loss["eps"][0].std().item() == pytest.approx(1, abs=0.25)
+
+
+@pytest.mark.parametrize("schedule, target", [("flow", "velocity"), ("linear", "eps"), ("cosine", "v")])
+def test_the_transformer_learns_the_configs_target_on_its_schedule(config, seen_by_loss, schedule, target):
+    trainer = train.Trainer(replace(config, schedule=schedule, target=target), ["a"], "cpu")
+    trainer.dit_loss(groups_of_clips((2, 5, 8, 16)))
+    assert seen_by_loss["schedule"].kind == schedule
+    assert seen_by_loss["target"] == target
+
+
+def test_the_loss_is_the_mean_over_clips_each_reported_at_its_highest_level(config, seen_by_loss):
+    trainer = train.Trainer(replace(config, given_prob=1.0), ["a"], "cpu")
+    loss, levels, losses = trainer.dit_loss(groups_of_clips((2, 9, 8, 16), (3, 5, 16, 12)))
+    assert loss == 2
+    assert torch.equal(losses, torch.arange(5.0))
+    highest = [group.max(1).values for group in seen_by_loss["t"]]
+    assert torch.equal(levels, torch.cat(highest))
+
+
+def test_as_many_clips_have_given_frames_as_given_prob_says(config, seen_by_loss):
+    torch.manual_seed(0)
+    for given_prob, least, most in ((0.0, 0.0, 0.0), (1.0, 0.7, 1.0)):
+        trainer = train.Trainer(replace(config, given_prob=given_prob), ["a"], "cpu")
+        trainer.dit_loss(groups_of_clips((60, 9, 4, 8)))
+        share = (seen_by_loss["t"][0] == 0).any(1).float().mean()
+        assert least <= share <= most
+
+
+def test_frames_that_the_data_gives_are_given(config, seen_by_loss):
+    trainer = train.Trainer(replace(config, given_prob=0.0), ["a"], "cpu")
+    trainer.dit_loss(groups_of_clips((3, 13, 8, 16), first=2))
+    given = seen_by_loss["t"][0] == 0
+    assert torch.equal(given, torch.tensor([[True, True, False, False]] * 3))
+
+
+def test_given_frames_are_trained_as_the_sampler_will_know_them(config, seen_by_loss, monkeypatch):
+    levels = torch.tensor([[0.5, 0.0, 0.5], [0.0, 0.5, 0.5]])
+    monkeypatch.setattr(train, "draw_noise_levels", lambda *args: levels)
+    trainer = train.Trainer(config, ["a"], "cpu")
+    groups = groups_of_clips((2, 9, 8, 16))
+    trainer.dit_loss(groups)
+    expected = trainer.encode_given(groups[0][0], levels == 0)
+    assert torch.equal(seen_by_loss["x_0"][0], expected)
+    assert not torch.equal(expected, trainer.encode(groups[0][0]))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1.0])
+def test_the_transformer_reads_the_prompts_that_were_not_emptied(config, seen_by_loss, dropout):
+    config = replace(config, given_prob=0.0, prompt_dropout=dropout)
+    trainer = train.Trainer(config, ["a", "dog"], "cpu")
+    trainer.dit_loss(groups_of_clips((2, 5, 8, 16)))
+    expected = torch.zeros(2, config.max_words, dtype=torch.long)
+    if dropout == 0:
+        expected[:, 0] = 1
+        expected[:, 1] = 2
+    assert torch.equal(seen_by_loss["prompt_ids"][0], expected)
+
+
+@pytest.mark.parametrize("kl_weight", [0.0, 0.5])
+def test_the_vae_learns_its_own_loss_with_the_configs_weight(config, kl_weight):
+    trainer = train.Trainer(replace(config, vae_kl=kl_weight), ["a"], "cpu")
+    groups = groups_of_clips((2, 5, 8, 16))
+    torch.manual_seed(0)
+    expected, expected_error = trainer.vae.loss(groups[0][0], kl_weight)
+    torch.manual_seed(0)
+    loss, error = trainer.vae_loss(groups)
+    assert loss == expected
+    assert error == expected_error
+    assert not error.requires_grad
+
+
+@pytest.mark.parametrize("stage", ["vae", "dit"])
+def test_a_stages_batches_begin_at_its_next_step(config, stage):
+    trainer = train.Trainer(replace(config, vae_batch=3), ["a"], "cpu")
+    trainer.steps[stage] = 4
+    batches = train.draw_batches(trainer, stage)
+    dataset = datasets.WorldDataset(trainer.config, stage)
+    for k in (4, 5):
+        for group, expected in zip(next(batches), dataset[k], strict=True):
+            assert torch.equal(group[0], to_float(expected[0]))
+            assert group[1] == expected[1]
+            assert torch.equal(group[2], expected[2])
+
+
+def test_the_average_takes_over_most_of_the_first_steps_and_then_a_small_share(config):
+    trainer = train.Trainer(replace(config, ema_decay=0.7), ["a"], "cpu")
+    for average, weights in zip(trainer.ema.parameters(), trainer.dit.parameters(), strict=True):
+        average.zero_()
+        weights.data.fill_(1.0)
+    trainer.update_ema(step=0)
+    for average in trainer.ema.parameters():
+        torch.testing.assert_close(average, torch.full_like(average, 0.9))
+    trainer.update_ema(step=1000)
+    for average in trainer.ema.parameters():
+        torch.testing.assert_close(average, torch.full_like(average, 0.9 + 0.3 * 0.1))
+
+
 def test_the_loss_by_level_is_the_mean_in_each_tenth():
     levels = torch.tensor([0.05, 0.95, 0.09, 1.0, 0.3])
     losses = torch.tensor([1.0, 5.0, 2.0, 7.0, 0.25])
@@ -310,17 +601,79 @@ def test_the_time_of_both_stages_adds_up(config, tmp_path, monkeypatch):
     assert read_curve(tmp_path / "run", "vae") == [["step", "loss"], ["0", "0.5"], ["1", "0.25"]]
 
 
-def test_a_new_run_keeps_the_last_ones_model(command, config, tmp_path):
+def test_a_command_trains_scores_and_leaves_everything_in_its_folder(command, config, tmp_path):
     words = []
-    for field in fields(config):
-        if field.name in SHRUNK:
-            words += ["--" + field.name.replace("_", "-"), getattr(config, field.name)]
-    for _ in range(2):
-        code, out, err = command(train, "--out", tmp_path / "run", "--device", "cpu", *words)
-        assert code == 0, err
-        assert "reader's ceiling" in out
+    for name, value in asdict(config).items():
+        words += ["--" + name.replace("_", "-"), value]
+    code, out, err = command(train, "--out", tmp_path / "run", "--device", "cpu", *words)
+    assert code == 0, err
+    assert "reader's ceiling" in out
+    assert "sample.gif shows" in out
     written = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {"model.pt", "slim.pt", "model.before.pt", "sample.gif", "dit-loss.csv"} <= written
+    assert {"model.pt", "slim.pt", "sample.gif", "vae-loss.csv", "dit-loss.csv"} <= written
+    assert torch.load(tmp_path / "run/slim.pt", weights_only=True).keys().isdisjoint({"dit", "optimizers"})
+
+
+def parse(*words):
+    return train.make_parser().parse_args([str(word) for word in words])
+
+
+def test_a_runs_folder_is_named_after_it_unless_another_is_asked_for(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = replace(config, name="mine")
+    assert train.make_folder(parse(), config) == Path("out/mine")
+    assert train.make_folder(parse("--out", "here/there"), config) == Path("here/there")
+    assert train.make_folder(parse("--resume", "a/model.pt"), config) == Path("a")
+    assert train.make_folder(parse("--resume", "a/model.pt", "--out", "b"), config) == Path("b")
+    assert (tmp_path / "here/there").is_dir()
+
+
+def test_a_new_run_keeps_the_last_ones_model(config, tmp_path, capsys):
+    (tmp_path / "model.pt").write_bytes(b"the last run's")
+    train.make_folder(parse("--out", tmp_path), config)
+    assert (tmp_path / "model.before.pt").read_bytes() == b"the last run's"
+    assert not (tmp_path / "model.pt").exists()
+    assert "model.before.pt" in capsys.readouterr().out
+
+
+def test_a_run_resumed_in_another_runs_folder_keeps_that_ones_model(config, tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"the other run's")
+    (tmp_path / "resumed.pt").write_bytes(b"to resume from")
+    train.make_folder(parse("--out", tmp_path, "--resume", tmp_path / "resumed.pt"), config)
+    assert (tmp_path / "model.before.pt").read_bytes() == b"the other run's"
+
+
+def test_a_resumed_run_goes_on_in_its_own_checkpoint(config, tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"its own")
+    train.make_folder(parse("--resume", tmp_path / "model.pt"), config)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_a_resumed_run_takes_no_knob_and_no_preset(checkpoint):
+    with pytest.raises(BadInput, match="leave out --config --dit-lr$"):
+        train.resumed_trainer(parse("--resume", checkpoint, "--config", "x.toml", "--dit-lr", 1), "cpu")
+
+
+def test_captions_that_are_too_long_stop_a_run_before_it_begins():
+    with pytest.raises(BadInput, match="has 6 words; this model reads up to 5"):
+        train.new_trainer(parse("--max-words", 5), "cpu")
+
+
+def test_the_samples_are_of_six_prompts_of_the_world(model, tmp_path, capsys):
+    train.write_samples(model, tmp_path)
+    frames = iio.imread(tmp_path / "sample.gif", index=None)
+    T, H, W = frames.shape[:3]
+    assert (T, H, W) == (5, 4 * 8, 4 * 6 * 16)
+    prompts = capsys.readouterr().out.splitlines()[1:]
+    assert len(set(prompts)) == 6
+    assert all(prompt.startswith("  a ") for prompt in prompts)
+
+
+def test_the_samples_of_a_folder_are_of_its_captions(config, folder, tmp_path, capsys):
+    dataset = datasets.make_dataset(replace(config, data=str(folder)))
+    trainer = train.Trainer(dataset.config, dataset.vocab(), "cpu")
+    train.write_samples(trainer.model(), tmp_path)
+    assert capsys.readouterr().out.splitlines()[1:] == [f"  {text}" for text in dataset.captions.values()][:6]
 
 
 def test_training_loads_no_safety_code():

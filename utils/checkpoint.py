@@ -64,7 +64,7 @@ def load_model(path, device="cpu"):
         vae.load_state_dict(saved["vae"])
         dit.load_state_dict(saved["ema"])
     except RuntimeError as error:
-        why = str(error).splitlines()[-1].strip()[:120]
+        why = last_line(error)
         raise BadInput(f"checkpoint {path}: its weights do not fit its config ({why})") from error
 
     return Model(
@@ -76,6 +76,11 @@ def load_model(path, device="cpu"):
         checkpoint_hash=file_hash,
         train_seconds=saved.get("train_seconds", 0.0),
     )
+
+
+def last_line(error):
+    """The end of a long PyTorch error, which is where it says what does not fit."""
+    return str(error).splitlines()[-1].strip()[:120]
 
 
 def newest_checkpoint():

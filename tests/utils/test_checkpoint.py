@@ -1,6 +1,7 @@
 """Checkpoints: reading, saving, giving away."""
 import hashlib
 import os
+import pickle
 import warnings
 from pathlib import Path
 
@@ -87,7 +88,9 @@ def test_an_empty_file_is_refused(tmp_path):
     assert "cannot be read ()" not in message
 
 
-@pytest.mark.parametrize("content", [b"not a checkpoint\n", b"PK\x03\x04 half a zip", b"\x80\x02."])
+@pytest.mark.parametrize(
+    "content", [b"not a checkpoint\n", b"PK\x03\x04 half a zip", b"\x80\x02.", pickle.dumps({}, protocol=4)]
+)
 def test_a_file_of_another_kind_is_refused_in_one_short_line_without_a_warning(tmp_path, content):
     (tmp_path / "other.pt").write_bytes(content)
     with warnings.catch_warnings(action="error"):

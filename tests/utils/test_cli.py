@@ -53,6 +53,10 @@ def test_a_flag_wins_even_where_it_gives_the_default(preset):
     assert parse("--config", preset("frames = 9"), "--frames", "17").frames == 17
 
 
+def test_a_flag_wins_even_where_it_is_zero(preset):
+    assert parse("--config", preset("warmup_steps = 9"), "--warmup-steps", "0").warmup_steps == 0
+
+
 def test_the_default_preset_is_read_unless_another_is_given(preset):
     path = preset("frames = 9")
     assert parse(default_preset=path).frames == 9

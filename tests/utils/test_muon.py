@@ -63,6 +63,11 @@ def test_each_matrix_of_a_stack_is_turned_on_its_own():
         torch.testing.assert_close(together[k], orthogonalise(X[k : k + 1])[0])
 
 
+def test_a_vanishing_gradient_keeps_its_sign():
+    X = 1e-9 * torch.ones(1, 2, 3)
+    assert (orthogonalise(X) > 0).all()
+
+
 def test_no_gradient_is_no_update():
     assert torch.equal(orthogonalise(torch.zeros(1, 3, 5)), torch.zeros(1, 3, 5))
 

@@ -287,6 +287,12 @@ def test_the_direction_is_the_one_before_a_bounce():
     assert (direction[0], speed[0]) == ("right", "quickly")
 
 
+def test_a_thing_that_stands_still_at_first_has_no_direction():
+    x = 10 + SPEEDS["slowly"] * 32 / 12 * np.maximum(np.arange(50) - 12, 0)
+    track = np.stack([x, np.full(50, 20.0)], axis=-1)
+    assert reader.read_motion(track, 32, 12.0) == (NOT_READ, NOT_READ)
+
+
 def test_of_a_short_clip_the_first_step_tells_the_direction():
     # Over four frames each: a step of +4 pixels, then one of -5.
     x = np.array([10.0, 15.0, 15.0, 15.0, 14.0, 10.0])
@@ -416,6 +422,15 @@ def test_a_second_without_its_thing_is_wrong(truth):
     looks, moves, _ = reader.steadiness(changed, MINUTE, 12.0)
     assert np.flatnonzero(~looks).tolist() == [10]
     assert np.flatnonzero(~moves).tolist() == [10]
+
+
+def test_a_turn_between_two_seconds_counts_in_the_first():
+    # Far from the walls the clip runs backward from frame 12 on: 0, 1, ... 11, 11, ... 1, 0.
+    asked = ("circle", "red", "right", "slowly")
+    scene = Scene([Thing("circle", "red", 0.2, (0.6, 0.5), "right", "slowly")])
+    times = (11.5 - abs(np.arange(24) - 11.5)) / 12
+    _, moves, _ = reader.steadiness(render(scene, height=32, width=48, times=times), asked, 12.0)
+    assert moves.tolist() == [False, True]
 
 
 def test_brightness_is_compared_between_the_first_and_the_last_five_seconds():
