@@ -1,7 +1,6 @@
 """Scores a model by asking for things and looking at what comes out (world/reader.py).
 
-    python evaluate.py                       prompts that were seen in training, and combinations that were
-        held out
+    python evaluate.py                       prompts seen in training, and combinations that were held out
     python evaluate.py --modes               every mode of sample.py
     python evaluate.py --minute 60           long videos, second by second
 

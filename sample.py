@@ -65,8 +65,7 @@ def complete(
     prompts   B strings
     video     (B, T, H, W, 3) uint8; what unknown frames hold does not matter
     known     (T,) bool. A latent frame (frame 0; 1 to 4; 5 to 8 ...) is given if all its frames are known,
-        and these
-              frames come back as they were
+              and these frames come back as they were
     strength  None, or the noise level an edit begins at: then every frame has to be known, and none is kept
     steps     denoising steps; None takes the config's
     guidance  0 ignores the prompts, 1 is the plain model, more pushes; None takes the config's

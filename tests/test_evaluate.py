@@ -1,6 +1,7 @@
 """Scores: what counts as right, how sure a share is, and that every row measures what its title says.
 
 Most tests score a model that makes no mistake, or one known mistake, and look at what the rows say."""
+import functools
 import json
 import re
 from types import SimpleNamespace
@@ -13,11 +14,22 @@ import torch
 import evaluate
 from config import Config
 from utils.checkpoint import load_model
+from world import reader
 from world.reader import ATTRIBUTES, read
 from world.scenes import COMBINATIONS, HELD_OUT, SEEN, draw_scene, render
 
 SAMPLING = {"steps": 7, "guidance": 2.5, "eta": 0.75, "seed": 3}
 REAL_WORLD_CLIPS = evaluate.world_clips
+
+
+@functools.cache
+def read_content(content, shape, fps):
+    return read(np.frombuffer(content, np.uint8).reshape(shape), fps)
+
+
+def read_once(video, fps=12.0):
+    """world.reader.read, which most tests here would ask for the same clips again and again."""
+    return read_content(video.tobytes(), video.shape, fps)
 
 
 class Artist:
@@ -71,6 +83,8 @@ def artist(monkeypatch):
     for name in ("world_clips", "generate", "extend", "fill", "connect", "complete"):
         monkeypatch.setattr(evaluate, name, getattr(artist, name))
     monkeypatch.setattr(evaluate, "through_vae", lambda model, videos: videos)
+    for module in (evaluate, reader):
+        monkeypatch.setattr(module, "read", read_once)
     return artist
 
 
@@ -581,7 +595,7 @@ def test_an_edit_that_stays_red_is_wrong(score_rows, artist):
 def test_all_modes_are_scored_and_their_first_cases_are_one_picture(model, monkeypatch, tmp_path, capsys):
     def score_mode(grey):
         def score(scorer):
-            examples = np.full((2, 9, 4, 6, 3), grey, np.uint8)
+            examples = np.full((2, 12, 4, 6, 3), grey, np.uint8)
             examples[1] = 0
             scorer.row("a mode", [True, False], example=examples)
             scorer.row("another row", [True, False])
@@ -593,7 +607,7 @@ def test_all_modes_are_scored_and_their_first_cases_are_one_picture(model, monke
     monkeypatch.setattr(evaluate, "MODES", [score_mode(50), score_mode(150)])
     evaluate.modes(model, 2, steps=7)
 
-    # A strip is 9 frames beside each other, with a border of a pixel, enlarged four times.
+    # A strip is 9 of the frames beside each other, with a border of a pixel, enlarged four times.
     picture = iio.imread("out/modes.png")
     assert picture.shape == (2 * 6 * 4, 9 * 8 * 4, 3)
     assert (picture[4:20, 4:28] == 50).all()

@@ -133,6 +133,13 @@ def test_a_group_has_a_caption_and_a_count_for_every_clip():
         assert given.shape == (len(videos),)
 
 
+def test_a_batch_says_how_many_frames_of_each_clip_are_given():
+    # Of three latent frames a window is given two.
+    config = replace(CONFIG, lengths="5 9", late_prob=1.0, window_prob=1.0)
+    counts = {videos.shape[1]: given.unique().tolist() for videos, _, given in WorldDataset(config)[0]}
+    assert counts == {5: [0], 9: [2]}
+
+
 def test_clips_show_what_their_captions_say():
     config = Config(lengths="9 17", sizes="32x48 48x32", fps=10.0)
     for video, caption, _ in clips_of(WorldDataset(config), batches=2):

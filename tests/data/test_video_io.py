@@ -76,12 +76,22 @@ LATEST = FixedRng(largest=True)
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    """A folder of clips that all last two seconds, except short.mp4, which lasts 0.2."""
+def moving():
+    """(T, H, W, 3) uint8: a red bar that grows over black; frames that are alike would be joined."""
+    video = np.zeros((5, 8, 16, 3), np.uint8)
+    for k in range(5):
+        video[k, 2:6, 4 : 9 + k] = RED
+    return video
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory, moving):
+    """A folder of clips that last two seconds; bar.mp4 lasts half a second, and short.mp4 0.2."""
     folder = tmp_path_factory.mktemp("clips")
     write_clip(folder / "fast.mp4", brightening(60, 18, 46), 30)
     write_clip(folder / "slow.mp4", brightening(20, 40, 20), 10)
     write_clip(folder / "short.mp4", brightening(2), 10)
+    write_clip(folder / "bar.mp4", moving, 10, zoom=4)
 
     still = np.broadcast_to(slope(32, 64), (20, 32, 64, 3))
     write_clip(folder / "slope.mp4", still, 10)
@@ -436,16 +446,13 @@ def test_a_smaller_window_is_scaled_and_not_only_cropped(clips):
     assert abs(clip - expected).max() <= 6
 
 
+def test_scaling_a_window_averages_and_never_overshoots(clips):
+    # Smoother filters make the inside of the bar brighter than it is.
+    clip = read_window(clips / "bar.mp4", 5, 8, 16, 10.0, EARLIEST)
+    assert clip.max() <= RED[0] + 4
+
+
 # Writing
-
-
-@pytest.fixture(scope="module")
-def moving():
-    """(T, H, W, 3) uint8: a red bar that grows over black; frames that are alike would be joined."""
-    video = np.zeros((5, 8, 16, 3), np.uint8)
-    for k in range(5):
-        video[k, 2:6, 4 : 9 + k] = RED
-    return video
 
 
 @pytest.fixture(scope="module", params=ENDINGS)

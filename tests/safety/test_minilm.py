@@ -29,6 +29,7 @@ def test_what_means_the_same_lies_closer():
 def test_texts_in_a_batch_do_not_disturb_each_other():
     texts = [f"circle number {i}" + " and a knife" * (i % 5) for i in range(70)]
     together = sentence_vectors(texts)
+    assert len(together) == 70
     for i in (0, 4, 63, 64, 69):
         assert together[i].numpy() == pytest.approx(sentence_vectors([texts[i]])[0].numpy(), abs=1e-5)
 
