@@ -4,7 +4,7 @@
     python sample.py --prompt "a red circle" --frames 1             an image; --seconds 60 is a minute
     python sample.py --image still.png                              animate it
     python sample.py --video clip.mp4 --extend forward 1            a second more; backward: a second before
-    python sample.py --video clip.mp4 --fill 9-16                   invent these frames
+    python sample.py --video clip.mp4 --fill 5-8                    invent these frames
     python sample.py --connect a.mp4 b.mp4 0.7                      seconds in between
     python sample.py --edit clip.mp4 --strength 0.7 --prompt "a blue circle moving left slowly"
 
@@ -59,13 +59,12 @@ DEFAULT_STRENGTH = 0.7
 def complete(
     model, prompts, video, known, strength=None, steps=None, guidance=None, eta=0.0, seed=0, progress=False
 ):
-    """A partly known video → the whole video (B, T, H, W, 3) uint8, as one sequence. Every mode of this
-    file ends here.
+    """A partly known video → the whole video (B, T, H, W, 3) uint8, as one sequence. Every mode calls this.
 
     prompts   B strings
     video     (B, T, H, W, 3) uint8; what unknown frames hold does not matter
-    known     (T,) bool. A latent frame (frame 0; 1 to 4; 5 to 8 ...) is given if all its frames are known,
-              and these frames come back as they were
+    known     (T,) bool, the same for all clips. A latent frame (frame 0; frames 1 to 4; 5 to 8 ...) is given
+              if all its frames are known, and these come back as they were
     strength  None, or the noise level an edit begins at: then every frame has to be known, and none is kept
     steps     denoising steps; None takes the config's
     guidance  0 ignores the prompts, 1 is the plain model, more pushes; None takes the config's
@@ -131,6 +130,11 @@ def complete_group(model, prompt_ids, video, known, strength, steps, guidance, e
     return np.where(keep, video, decoded)
 
 
+def round_up(frames):
+    """To whole latent frames: 1 to 4 frames → 4, 5 to 8 → 8."""
+    return (frames + TIME_FACTOR - 1) // TIME_FACTOR * TIME_FACTOR
+
+
 def plan_window(available, missing, longest, backward=False):
     """How the next window of a long video is made up → (given, invented), both in frames.
 
@@ -144,14 +148,14 @@ def plan_window(available, missing, longest, backward=False):
     12 (the first one of a sequence stands for one frame, the other for four: 5 frames), and 2 invented, 8
     frames: plan_window(13, 16, 4) == (5, 8). The window after it is alike, and then nothing is missing."""
     # The first latent frame of a sequence is one frame, all others are four. It is new where nothing is
-    # given before it.
+    # given before it: then whole fours are given, and one frame more than whole fours is invented.
     first_is_new = backward or available == 0
     if first_is_new:
         there = available // TIME_FACTOR
-        needed = (missing + 2 * TIME_FACTOR - 2) // TIME_FACTOR
+        needed = 1 + round_up(missing - 1) // TIME_FACTOR
     else:
         there = latent_length(available)
-        needed = (missing + TIME_FACTOR - 1) // TIME_FACTOR
+        needed = round_up(missing) // TIME_FACTOR
 
     # At most half of a window is given if more is needed than fits; what is not needed for new frames is
     # given too.
@@ -169,11 +173,11 @@ def plan_window(available, missing, longest, backward=False):
 def extend(model, prompts, video, frames, backward=False, then=None, seed=0, progress=False, **sampling):
     """A video (B, T, H, W, 3) uint8 → (B, T + frames, H, W, 3): new frames behind it, or before it.
 
-    Up to config.frames stand in one sequence. Beyond that, windows follow each other, the last half of one
-    given to the next, so that the networks' memory does not grow. The prompts are for the first window:
-    they name the direction at the start, which is wrong after a bounce; later windows see the right one in
-    the frames they are given. They follow the prompts `then`, if there are any. sampling: steps, guidance,
-    eta of `complete`.
+    A sequence holds config.frames, given ones included. Beyond that, windows follow each other, the last
+    half of one given to the next, so that the networks need no more memory. The prompts are for the first
+    window: they name the direction at the start, which is wrong after a bounce; later windows see the right
+    one in the frames they are given. They follow the prompts `then`, if there are any. sampling: steps,
+    guidance, eta of `complete`.
 
     Raises BadInput where a clip is too short to be extended backward."""
     B, T, _, _, _ = video.shape
@@ -184,7 +188,8 @@ def extend(model, prompts, video, frames, backward=False, then=None, seed=0, pro
     wanted = T + frames
 
     # One bar counts frames if there are several windows; else the sampler's own counts steps.
-    several_windows = frames > model.config.frames
+    _, invented = plan_window(T, frames, longest, backward)
+    several_windows = invented < frames
     with tqdm(total=frames, desc="frames", disable=not (progress and several_windows)) as bar:
         while video.shape[1] < wanted:
             missing = wanted - video.shape[1]
@@ -214,8 +219,9 @@ def next_window(model, prompts, video, missing, longest, backward, seed, progres
     else:
         window = np.concatenate([video[:, T - given :], gap], 1)
         known = np.arange(window.shape[1]) < given
-        # A model that was trained with a memory gets the video's very first frame, so that nothing changes
-        # little by little from window to window.
+        # A model that was trained with such windows gets the video's very first frame in place of the
+        # window's, though it is from long before: it remembers how things looked, and nothing changes
+        # little by little.
         if model.config.window_prob and given > 0:
             window[:, 0] = video[:, 0]
 
@@ -226,8 +232,9 @@ def next_window(model, prompts, video, missing, longest, backward, seed, progres
 
 
 def generate(model, prompts, frames=None, height=None, width=None, **sampling):
-    """Text to video: B prompts → (B, T, H, W, 3) uint8. None takes the config's value; sampling: see
-    `extend`."""
+    """Text to video: B prompts → (B, T, H, W, 3) uint8. None takes the config's value.
+
+    sampling: then, seed, progress, steps, guidance, eta; see `extend` and `complete`."""
     config = model.config
     frames = frames or config.frames
     height = height or config.height
@@ -246,7 +253,7 @@ def fill(model, prompts, video, first, last, **sampling):
     T = video.shape[1]
     longest = model.config.frames
     gap = last - first + 1
-    hole = (gap + TIME_FACTOR - 1) // TIME_FACTOR * TIME_FACTOR  # the gap in whole latent frames
+    hole = round_up(gap)  # the gap in whole latent frames
     check_gap(first, last, hole, T, longest)
 
     # The window begins with one frame, then come whole latent frames. Half of the room is for those behind
@@ -289,8 +296,7 @@ def connect(model, prompts, a, b, frames, **sampling):
     if b.shape[1] < TIME_FACTOR:
         needs = "to be connected to, it needs at least the 4 frames of a latent frame"
         raise BadInput(f"a clip of {b.shape[1]} frames: {needs}")
-    in_fours = (frames + TIME_FACTOR - 1) // TIME_FACTOR * TIME_FACTOR
-    gap = np.zeros_like(a[:, :1]).repeat(in_fours, 1)
+    gap = np.zeros_like(a[:, :1]).repeat(round_up(frames), 1)
     video = np.concatenate([a, gap, b], 1)
     first = a.shape[1]
     return fill(model, prompts, video, first, first + frames - 1, **sampling)
@@ -339,7 +345,7 @@ def add_flags(parser):
 
     # Safety.
     add("--keys", metavar="FOLDER", help="cert.pem and key.pem to sign with (default: ~/.config/sora-small)")
-    add("--unsafe-skip-checks", action="store_true", help="judge neither; logged in unsafe.log")
+    add("--unsafe-skip-checks", action="store_true", help="do not judge anything; logged in unsafe.log")
 
 
 def check_flags(args):
@@ -358,8 +364,8 @@ def check_flags(args):
     if args.size and not re.fullmatch(r"\d+x\d+", args.size):
         raise BadInput(f"--size {args.size}: expected HEIGHTxWIDTH, for example 32x48")
     if args.fill and not re.fullmatch(r"\d+-\d+", args.fill):
-        raise BadInput(f"--fill {args.fill}: expected FIRST-LAST, two frame numbers, for example 9-16")
-    check_letters(args)
+        raise BadInput(f"--fill {args.fill}: expected FIRST-LAST, two frame numbers, for example 5-8")
+    check_encoding(args)
 
 
 def check_modes(args):
@@ -383,7 +389,7 @@ def check_modes(args):
         raise BadInput(f"--frames or --seconds: {where}")
 
 
-def check_letters(args):
+def check_encoding(args):
     """Raises BadInput for a prompt that no file's metadata could hold."""
     prompts = [*(args.prompt or []), args.then or ""]
     try:
@@ -407,7 +413,7 @@ def asked_frames(args, config):
     """How many frames --frames or --seconds ask for; seconds are rounded up to 1 + 4k."""
     if args.seconds is not None:
         frames = count_frames(args.seconds, config.fps, "--seconds")
-        return 1 + (frames + 2) // TIME_FACTOR * TIME_FACTOR
+        return 1 + round_up(frames - 1)
     return args.frames or config.frames
 
 

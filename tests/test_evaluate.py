@@ -57,7 +57,7 @@ class Artist:
 
     def extend(self, model, prompts, video, frames, backward=False, **told):
         known = self.truth[:, frames:] if backward else self.truth[:, :-frames]
-        assert (video == known).all()
+        assert np.array_equal(video, known)
         return self.remember("extend", prompts, self.truth, backward=backward, **told)
 
     def fill(self, model, prompts, video, first, last, **told):
@@ -69,8 +69,9 @@ class Artist:
         return self.remember("connect", prompts, video, **told), last - 1
 
     def complete(self, model, prompts, video, known, strength, **told):
-        assert (video == self.truth).all()
+        assert np.array_equal(video, self.truth)
         assert known.all()
+        assert len(known) == video.shape[1]
         pool, *drawn = self.drawn
         blue_pool = [(shape, "blue", direction, speed) for shape, _, direction, speed in pool]
         _, _, blue = REAL_WORLD_CLIPS(blue_pool, *drawn)
@@ -362,6 +363,17 @@ def test_text_to_video_says_which_attribute_is_wrong_and_the_readers_ceiling(sco
         assert note == "100.0% / 100.0% / 0.0% / 0.0%, 100.0%"
 
 
+def test_the_ceiling_told_is_that_of_the_attribute_which_is_hardest_to_read(score_rows, artist, monkeypatch):
+    def world_that_stands_still(*drawn):
+        combinations, captions, truth = artist.world_clips(*drawn)
+        return combinations, captions, truth[:, :1].repeat(truth.shape[1], 1)
+
+    monkeypatch.setattr(evaluate, "world_clips", world_that_stands_still)
+    rows = score_rows(evaluate.score_text_to_video)
+    for _, _, note in rows.values():
+        assert note == "100.0% / 100.0% / 100.0% / 100.0%, 0.0%"
+
+
 def test_images_are_asked_for_without_motion(score_rows, artist):
     rows = score_rows(evaluate.score_images)
     wanted = [f"a {colour} {shape}" for shape, colour, _, _ in artist.combinations]
@@ -455,6 +467,14 @@ def test_a_path_is_measured_where_it_is_new(score_rows, artist, score_mode, titl
 
     artist.spoil = spoil
     assert score_rows(score_mode)[title][2].startswith("median 0.0")
+
+
+@pytest.mark.parametrize("score_mode, title, new", NEAR_ROWS)
+def test_a_path_is_measured_from_the_first_new_frame_to_the_last(score_rows, artist, score_mode, title, new):
+    for frame in (new.start, new.stop - 1):
+        artist.spoil = lambda videos, frame=frame: shift(videos, 3, [frame])
+        median = float(score_rows(score_mode)[title][2].split()[1])
+        assert median == pytest.approx(3 / (new.stop - new.start), abs=0.02)
 
 
 def test_forward_a_second_is_given_and_backward_too(score_rows, artist):

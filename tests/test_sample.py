@@ -289,7 +289,7 @@ def make(model, *words, clips=None, prompts=PROMPTS):
 @pytest.fixture
 def roomy(model, monkeypatch):
     """A model whose sequence is long enough for every mode."""
-    monkeypatch.setattr(model.config, "frames", 17)
+    monkeypatch.setattr(model.config, "frames", 25)
     return model
 
 

@@ -601,11 +601,16 @@ def test_the_time_of_both_stages_adds_up(config, tmp_path, monkeypatch):
     assert read_curve(tmp_path / "run", "vae") == [["step", "loss"], ["0", "0.5"], ["1", "0.25"]]
 
 
-def test_a_command_trains_scores_and_leaves_everything_in_its_folder(command, config, tmp_path):
+def flags(config):
+    """The words of a command line that make this config."""
     words = []
     for name, value in asdict(config).items():
         words += ["--" + name.replace("_", "-"), value]
-    code, out, err = command(train, "--out", tmp_path / "run", "--device", "cpu", *words)
+    return words
+
+
+def test_a_command_trains_scores_and_leaves_everything_in_its_folder(command, config, tmp_path):
+    code, out, err = command(train, "--out", tmp_path / "run", "--device", "cpu", *flags(config))
     assert code == 0, err
     assert "reader's ceiling" in out
     assert "sample.gif shows" in out
@@ -652,6 +657,13 @@ def test_a_resumed_run_goes_on_in_its_own_checkpoint(config, tmp_path):
 def test_a_resumed_run_takes_no_knob_and_no_preset(checkpoint):
     with pytest.raises(BadInput, match="leave out --config --dit-lr$"):
         train.resumed_trainer(parse("--resume", checkpoint, "--config", "x.toml", "--dit-lr", 1), "cpu")
+
+
+def test_the_flag_start_takes_over_weights(checkpoint, config):
+    trainer = train.new_trainer(parse("--start", checkpoint, *flags(config)), "cpu")
+    model = load_model(checkpoint)
+    assert_same_weights(trainer.vae, model.vae)
+    assert_same_weights(trainer.dit, model.dit)
 
 
 def test_captions_that_are_too_long_stop_a_run_before_it_begins():

@@ -221,6 +221,13 @@ def test_a_key_is_never_overwritten(tmp_path):
     assert (tmp_path / "key.pem").read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("name", ["", "new", "new/in/new"])
+def test_keys_are_made_in_a_folder_that_is_there_or_not_yet(tmp_path, name):
+    pytest.importorskip("c2pa")
+    assert signer(tmp_path / name) is not None
+    assert (tmp_path / name / "key.pem").exists()
+
+
 @pytest.mark.parametrize("there", ["cert.pem", "key.pem"])
 def test_half_a_pair_of_keys_is_refused_and_left_alone(keys, tmp_path, there):
     (tmp_path / there).write_bytes((keys / there).read_bytes())
