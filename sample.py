@@ -221,8 +221,8 @@ def next_window(model, prompts, video, missing, longest, backward, seed, progres
         known = np.arange(window.shape[1]) < given
         # A model that was trained with such windows gets the video's very first frame in place of the
         # window's, though it is from long before: it remembers how things looked, and nothing changes
-        # little by little.
-        if model.config.window_prob and given > 0:
+        # little by little. Where only one frame is given, it has to be the one that is continued.
+        if model.config.window_prob and given > 1:
             window[:, 0] = video[:, 0]
 
     completed = complete(model, prompts, window, known, seed=seed, progress=progress, **sampling)
@@ -303,8 +303,7 @@ def connect(model, prompts, a, b, frames, **sampling):
 
 
 def edit(model, prompts, video, strength, **sampling):
-    """A video (B, T, H, W, 3) → its first 1 + 4k frames, changed to what the prompts say. Raises BadInput
-    if too long.
+    """A video (B, T, H, W, 3) → its first 1 + 4k frames, changed to what the prompts say.
 
     strength: the noise level the edit begins at, above 0, up to 1."""
     T = video.shape[1]

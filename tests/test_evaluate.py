@@ -153,6 +153,11 @@ def test_a_few_clips_are_not_always_of_the_pools_first_combinations():
     assert first != second
 
 
+def test_clips_of_one_combination_begin_in_different_places():
+    _, _, videos = evaluate.world_clips(SEEN[:1], 6, 5, 1, 24, 40, 12.0)
+    assert len({video.tobytes() for video in videos}) == 6
+
+
 def test_clips_show_what_their_captions_say_at_any_size():
     for height, width in ((24, 40), (40, 24)):
         combinations, _, videos = evaluate.world_clips(SEEN, 12, 5, 17, height, width, 12.0)
@@ -285,8 +290,8 @@ def test_the_table_says_what_the_report_holds():
     titles, seen, held_out, ceiling, vae, trained = evaluate.format_table(report).splitlines()
     assert titles.split()[2:7] == ["all", "shape", "colour", "direction", "speed"]
     assert re.match(r"seen +50.0% +91.0% +92.0% +93.0% +94.0%   40.4% to 59.6% of 100 prompts$", seen)
-    assert re.match(r"held out +25.0% ", held_out)
-    assert re.match(r"reader's ceiling +100.0% ", ceiling)
+    assert re.match(r"held out +25.0% .* 17.5% to 34.3% of 100 prompts$", held_out)
+    assert re.match(r"reader's ceiling +100.0% .* 96.3% to 100.0% of 100 prompts$", ceiling)
     assert vae == "VAE, unseen clips: 31.2 dB (1 frame), 35.0 dB (5 frames)"
     assert trained == "trained in 1.5 minutes"
 
@@ -584,15 +589,16 @@ def test_between_different_things_one_empty_frame_is_wrong(score_rows, artist, f
     assert note == "ends kept: True"
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("frame", [0, 8, 17, 24])
 def test_between_different_things_both_ends_have_to_be_kept(score_rows, artist, frame):
     def spoil(videos):
-        videos[:, frame, 0, 0] += 1
+        videos[:, frame] = videos[0, 0, 0, 0]
         return videos
 
     artist.spoil = spoil
     share, _, note = score_rows(evaluate.score_connect)[DIFFERENT]
-    assert share == 1
+    assert share == 1  # which is about the new frames
     assert note == "ends kept: False"
 
 
@@ -600,6 +606,7 @@ def test_red_is_edited_to_blue_at_rising_strengths(score_rows, artist):
     score_rows(evaluate.score_edit)
     strengths = [call.strength for call in artist.calls]
     assert strengths == sorted(set(strengths))
+    assert 0 < strengths[0] < strengths[-1] <= 1
     assert len(strengths) == 6
     for call in artist.calls:
         assert set(call.prompts) <= sentences(COMBINATIONS)
@@ -624,6 +631,7 @@ def test_all_modes_are_scored_and_their_first_cases_are_one_picture(model, monke
 
     told = []
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
     monkeypatch.setattr(evaluate, "MODES", [score_mode(50), score_mode(150)])
     evaluate.modes(model, 2, steps=7)
 

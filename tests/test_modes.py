@@ -445,6 +445,14 @@ def test_a_later_window_begins_with_the_videos_first_frame(model, windows, monke
         assert (window.video[:, 1:5] == extended[:, end - 4 : end]).all()
 
 
+def test_three_frames_are_continued_from_their_last_one(model, windows, monkeypatch):
+    monkeypatch.setattr(model.config, "window_prob", 0.5)
+    video = make_clip(3)
+    sample.extend(model, ["", ""], video, 4)
+    assert draw(windows[0].known) == "#...."
+    assert (windows[0].video[:, 0] == video[:, 2]).all()
+
+
 def test_a_model_without_a_memory_gets_the_frame_that_was_there(model, windows, monkeypatch):
     monkeypatch.setattr(model.config, "frames", 13)
     monkeypatch.setattr(model.config, "window_prob", 0.0)

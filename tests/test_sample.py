@@ -365,6 +365,13 @@ def test_a_connection_is_announced(roomy, sequences, capsys):
     assert capsys.readouterr().out == "frames 9 to 12 are new\n"
 
 
+def test_seconds_are_those_of_the_configs_frame_rate(roomy, sequences, monkeypatch):
+    monkeypatch.setattr(roomy.config, "fps", 6.0)
+    assert make(roomy, "--video", "a.mp4", "--extend", "forward", 1).shape[1] == 9 + 6
+    assert make(roomy, "--connect", "a.mp4", "b.mp4", 1).shape[1] == 9 + 8 + 9
+    assert sample.asked_frames(parse("--seconds", 2), roomy.config) == 13
+
+
 @pytest.mark.parametrize("words, strength", [([], 0.7), (["--strength", 0.2], 0.2)])
 def test_an_edit_begins_at_the_strength_asked_for(roomy, sequences, words, strength):
     make(roomy, *GIVEN["edit"], *words)

@@ -462,14 +462,29 @@ def test_every_clip_is_drawn_equally_often(folder_config):
     ("silent", "no readable caption silent.txt"),
     ("garbled", "no readable caption garbled.txt"),
 ])
-def test_files_of_no_use_are_named_once(folder_config, capsys, name, why):
-    source = make_dataset(folder_config)
+def test_files_of_no_use_are_named_once(folder, folder_config, capsys, name, why):
+    source = make_dataset(replace(folder_config, lengths="5 9"))
     for k in range(5):
         source[k]
     lines = [line for line in capsys.readouterr().err.splitlines() if f"{name}.mp4" in line]
     assert len(lines) == 1
-    assert lines[0].startswith("warning: skipped ")
+    assert lines[0].startswith(f"warning: skipped {folder / name}.mp4: ")
     assert why in lines[0]
+
+
+def test_every_file_is_looked_at_once(folder, folder_config, monkeypatch):
+    looked_at = []
+
+    def probe(path):
+        looked_at.append(path.stem)
+        return 1.5, 2.0
+
+    monkeypatch.setattr(datasets, "probe", probe)
+    source = make_dataset(folder_config)
+    for _ in range(2):
+        source.lasts(folder / "wide.mp4", 5)
+        source.lasts(folder / "high.mp4", 5)
+    assert looked_at == ["wide", "high"]
 
 
 def test_clips_that_can_be_used_are_not_warned_of(folder_config, capsys):
@@ -532,7 +547,7 @@ def test_the_vae_s_batches_are_of_one_file_in_lengths_that_it_has(folder_config)
 
 @pytest.mark.parametrize("error", [ValueError("no frame"), av.error.InvalidDataError(1, "damaged")])
 def test_another_clip_takes_the_place_of_one_that_cannot_be_decoded(
-    folder_config, monkeypatch, capsys, error
+    folder, folder_config, monkeypatch, capsys, error
 ):
     def read_window(path, frames, height, width, fps, rng):
         if path.stem == "wide":
@@ -545,8 +560,7 @@ def test_another_clip_takes_the_place_of_one_that_cannot_be_decoded(
         assert caption == "a high clip"
         assert (video == 7).all()
     warnings = [line for line in capsys.readouterr().err.splitlines() if "wide.mp4" in line]
-    assert len(warnings) == 1
-    assert str(error) in warnings[0]
+    assert warnings == [f"warning: skipped {folder / 'wide.mp4'}: {error}"]
 
 
 def test_a_folder_in_which_nothing_can_be_decoded_is_refused(folder_config, monkeypatch):

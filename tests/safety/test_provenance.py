@@ -273,13 +273,21 @@ def test_our_certificate_names_the_roots_key(keys):
     from cryptography import x509
 
     ours, root = read_certificates(keys)
+    root_name = root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
     authority = ours.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
-    for certificate, identifier in ((ours, None), (root, authority.key_identifier)):
-        subject = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        expected = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())
-        assert subject == expected
-        if identifier is not None:
-            assert subject.digest == identifier
+    assert authority.key_identifier == root_name
+
+
+def test_a_certificate_names_its_own_key_and_no_name_is_critical(keys):
+    """RFC 5280, sections 4.2.1.1 and 4.2.1.2."""
+    from cryptography import x509
+
+    for certificate in read_certificates(keys):
+        subject = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        authority = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+        assert subject.value == x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())
+        assert not subject.critical
+        assert not authority.critical
 
 
 def test_the_root_signs_certificates_and_ours_signs_files(keys):
@@ -330,6 +338,12 @@ def test_a_file_that_cannot_be_signed_is_left_as_it_was(keys, tmp_path):
         sign(broken, signer(keys), VERSION)
     assert broken.read_bytes() == b"no picture"
     assert list(tmp_path.iterdir()) == [broken]
+
+
+def test_a_file_that_is_not_there_cannot_be_signed(keys, tmp_path):
+    with pytest.raises(BadInput, match="could not be signed"):
+        sign(tmp_path / "nowhere.png", signer(keys), VERSION)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_half_signed_file_is_taken_away_again(keys, tmp_path, monkeypatch):

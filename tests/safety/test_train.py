@@ -523,10 +523,11 @@ def test_resizing_keeps_rows_columns_and_colours(tmp_path):
             assert abs(found[rows, columns] - expected[rows, columns]).mean() < 12
 
 
-def test_a_tiny_video_keeps_two_pixels_a_side(tmp_path):
-    video = np.full((1, 4, 6, 3), 100, np.uint8)
-    found = safety_train.passed_on(video, tmp_path, ".png", resize=0.1, again=True, zoom=1)
-    assert found.shape == (1, 2, 2, 3)
+@pytest.mark.parametrize("resize, size", [(0.6, (20, 28)), (0.1, (4, 4)), (0.01, (2, 2))])
+def test_sides_are_resized_to_the_nearest_even_number_of_pixels(tmp_path, resize, size):
+    video = np.full((1, 32, 48, 3), 100, np.uint8)
+    found = safety_train.passed_on(video, tmp_path, ".png", resize=resize, again=True, zoom=1)
+    assert found.shape == (1, *size, 3)
 
 
 @pytest.mark.parametrize("length, crop, kept", [(100, 0.1, (5, 95)), (10, 0, (0, 10)), (41, 0.15, (3, 38))])
