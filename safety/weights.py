@@ -4,6 +4,7 @@ The file is made by `python -m safety.train` and is part of the repository, so t
 the first prompt can be judged.
 """
 import pickle
+import struct
 from pathlib import Path
 
 import torch
@@ -20,9 +21,11 @@ UNREADABLE = (
     EOFError,
     ValueError,
     KeyError,
+    IndexError,
     TypeError,
     AttributeError,
     pickle.UnpicklingError,
+    struct.error,
 )
 
 

@@ -557,7 +557,8 @@ def test_what_is_around_a_gap_is_balanced_and_all_that_fits(model, windows, monk
 
 def search_gap(first, last, T, longest):
     """Whether a gap can be filled: a frame before it, whole latent frames, one latent frame behind it."""
-    invented = 4 * -(-(last - first + 1) // 4)
+    gap = last - first + 1
+    invented = gap + (-gap) % 4
     is_gap = first <= last and first >= 1
     return is_gap and first + invented + 4 <= T and 1 + invented + 4 <= longest
 

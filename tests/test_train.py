@@ -17,6 +17,7 @@ from data import datasets
 from data.video_io import film_strip, to_float, to_uint8
 from sample import generate
 from utils.checkpoint import load_model, read_checkpoint
+from vae import latent_to_frame_mask
 
 
 class Killed(Exception):
@@ -158,6 +159,16 @@ def test_nothing_moves_where_the_gradient_is_not_finite(config):
     before = copy_weights(trainer.vae)
     loss = sum(p.sqrt().sum() for p in trainer.vae.parameters())  # nan below 0
     with pytest.raises(BadInput, match="vae step 0: the loss is nan, .* vae_lr = 0.02, lr = 0.004"):
+        train.optimizer_step(trainer, "vae", loss)
+    for p, old in zip(trainer.vae.parameters(), before, strict=True):
+        assert torch.equal(p, old)
+
+
+def test_nothing_moves_where_only_the_gradient_is_not_finite(config):
+    trainer = train.Trainer(config, ["a"], "cpu")
+    before = copy_weights(trainer.vae)
+    loss = sum((0 * p).sqrt().sum() for p in trainer.vae.parameters())  # 0, but its slope is not finite
+    with pytest.raises(BadInput, match="vae step 0: the loss is 0.0, its gradient's norm nan"):
         train.optimizer_step(trainer, "vae", loss)
     for p, old in zip(trainer.vae.parameters(), before, strict=True):
         assert torch.equal(p, old)
@@ -405,6 +416,17 @@ def test_given_frames_after_a_gap_do_not_know_what_the_gap_shows(config):
     assert not torch.equal(a[:, :, 1], b[:, :, 1])
 
 
+def test_given_frames_after_a_gap_have_the_samplers_latents_of_variance_1(config):
+    trainer = train.Trainer(config, ["a"], "cpu")
+    trainer.latent_scale = torch.tensor(3.0)
+    video = torch.rand(2, 3, 9, 8, 16) * 2 - 1
+    given = torch.tensor([[False, True, False], [False, False, True]])
+    latents, _ = trainer.vae.encode_known(video, latent_to_frame_mask(given))
+    found = trainer.encode_given(video, given)
+    torch.testing.assert_close(found[0, :, 1], 3 * latents[0, :, 1])
+    torch.testing.assert_close(found[1, :, 2], 3 * latents[1, :, 2])
+
+
 def test_frames_given_at_the_beginning_are_encoded_as_they_are(config):
     trainer = train.Trainer(config, ["a"], "cpu")
     video = torch.rand(2, 3, 9, 8, 16) * 2 - 1
@@ -586,6 +608,45 @@ def test_a_checkpoint_is_saved_when_its_minutes_have_passed(config, tmp_path, mo
     assert progress.is_time_to_save()
     progress.save_time = time.time()
     assert not progress.is_time_to_save()
+
+
+class Clock:
+    """Stands in for the time module; moves on when told to."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def time(self):
+        return self.now
+
+
+@pytest.mark.parametrize("stage", ["vae", "dit"])
+def test_the_minutes_to_the_next_checkpoint_begin_when_one_is_saved(config, tmp_path, monkeypatch, stage):
+    clock = Clock()
+    monkeypatch.setattr(train, "time", clock)
+    update = train.optimizer_step
+
+    def slow_step(trainer, stage, loss):
+        clock.now += 70
+        update(trainer, stage, loss)
+
+    monkeypatch.setattr(train, "optimizer_step", slow_step)
+    trainer = make_trainer(replace(config, vae_steps=7, dit_steps=7, save_minutes=2.0), tmp_path / "run")
+    {"vae": train.train_vae, "dit": train.train_dit}[stage](trainer, tmp_path / "run")
+    saved = [path.name for path in sorted((tmp_path / "run").glob("*.png"))]
+    assert saved == [f"{stage}-{step:06d}.png" for step in (2, 4, 6, 7)]
+
+
+def test_each_report_is_of_the_clips_since_the_last_one(config, tmp_path, monkeypatch):
+    reported = []
+    monkeypatch.setattr(train, "loss_by_level", lambda levels, losses: reported.append(len(levels)))
+    trainer = make_trainer(replace(config, dit_steps=4, save_minutes=0.0), tmp_path / "run")
+    train.train_dit(trainer, tmp_path / "run")
+    clips = []
+    for k in range(4):
+        batch = datasets.WorldDataset(config)[k]
+        clips.append(sum(len(captions) for _, captions, _ in batch))
+    assert reported == clips
 
 
 def test_the_time_of_both_stages_adds_up(config, tmp_path, monkeypatch):

@@ -778,9 +778,11 @@ def test_disguised_prompts_are_judged_with_their_own_labels(monkeypatch):
     assert asked[1] == ("it", ["A b  c", "d e", "f g"], False)
     assert found[0] == ("ip", "policy of A b  c")
 
-    safety_train.judge_disguised("it", rows, rng, "inside", False)
-    before, after = asked[2][1][0].split(", Ab c, ")
-    assert {before, after} <= {"de", "fg"}
+    # Harmless prompts hide the others.
+    for _ in range(10):
+        safety_train.judge_disguised("it", rows, rng, "inside", False)
+        before, after = asked[-1][1][0].split(", Ab c, ")
+        assert {before, after} <= {"de", "fg"}
 
 
 @pytest.mark.parametrize("has_minilm", [True, False])
@@ -837,12 +839,15 @@ def test_prompts_are_scored_by_a_classifier_that_never_saw_their_template(
 
 
 def test_recall_and_false_alarms_of_frames(monkeypatch, capsys):
+    batches = []
+
     def frames_with(rng, emblem, N, through):
-        """Through the model, one frame of five is misjudged."""
+        """Through the model, ten frames of every second batch are misjudged."""
         assert N == 25
+        batches.append(through)
         logits = torch.full((N,), 3.0 if emblem else -3.0)
-        if through is not None:
-            logits[:5] *= -1
+        if through is not None and len(batches) % 2 == 0:
+            logits[:10] *= -1
         return logits
 
     monkeypatch.setattr(safety_train, "frames_with", frames_with)
@@ -936,23 +941,24 @@ def test_the_detector_is_scored_after_every_format_and_change(monkeypatch, capsy
 
     monkeypatch.setattr(safety_train, "detector_probs", detector_probs)
     made = [0.9, 0.8, 0.4, 0.7]
-    real = [0.1, 0.6]
+    real = [0.1, 0.2, 0.6, 0.3]
     others = [("other", [0.2, 0.3, 0.5])]
     safety_train.score_detector(made, real, others)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 16
     for ours, other in zip(lines[::2], lines[1::2], strict=True):
-        assert ours.startswith("detector, our model against the world, 4 and 2 videos, .")
-        assert ours.endswith(": AUC 0.8750; at 50 %: found 75.0%, false alarms 50.0%")
-        assert other.startswith("detector, other against the world, 3 and 2 videos, .")
-        assert other.endswith(": AUC 0.5000; at 50 %: found 0.0%, false alarms 50.0%")
+        assert ours.startswith("detector, our model against the world, 4 and 4 videos, .")
+        assert ours.endswith(": AUC 0.9375; at 50 %: found 75.0%, false alarms 25.0%")
+        assert other.startswith("detector, other against the world, 3 and 4 videos, .")
+        assert other.endswith(": AUC 0.5833; at 50 %: found 0.0%, false alarms 25.0%")
 
     plain_files = [(ending,) for ending in ENDINGS]
     again = [(".gif", "again"), (".gif", "again", "resize"), (".gif", "again", "crop")]
     assert list(dict.fromkeys(asked)) == [*plain_files, *again, (".gif", "again", "crop", "resize")]
     assert set(collections.Counter(asked).values()) == {3}
     assert "'resize': 0.75" in lines[10]
-    assert "'crop': 0.1" in lines[12]
+    assert "'crop': 0.1}" in lines[12]
+    assert "'resize': 0.75, 'crop': 0.1}" in lines[14]
 
 
 # Scores of signatures
