@@ -76,7 +76,9 @@ class Trainer:
         self.latent_scale = torch.ones((), device=device)
         self.schedule = Schedule(config.schedule)
 
-        # The transformer's embeddings and its last layer are matrices too, but no hidden layers: AdamW's.
+        # Muon is for the layers that are repeated: the VAE's kernels and the blocks' matrices. What stands
+        # once before, beside or behind the blocks (embeddings, modulation, last layer), and all vectors,
+        # are AdamW's.
         vae_matrices = [p for p in self.vae.parameters() if p.ndim > 1]
         dit_matrices = [p for p in self.dit.blocks.parameters() if p.ndim > 1]
         self.optimizers = {
@@ -220,11 +222,19 @@ def learning_rate(step, peak, total_steps, warmup_steps, decay_share):
 
     decay_share is the share of all steps over which it falls. A short run may warm up and decay at once: then
     the lower of the two holds."""
-    # Up, because optimizers know nothing about the gradients yet; down, because only ever smaller steps
-    # settle at the bottom of the valley.
     rise = (step + 1) / max(1, warmup_steps)
     fall = (total_steps - step) / max(1e-9, decay_share * total_steps)
-    return peak * min(rise, fall, 1.0)
+
+    # 1. Warmup: the optimizers know nothing about the size of the gradients yet.
+    if rise < 1 and rise <= fall:
+        return peak * rise
+
+    # 2. Decay: only smaller and smaller steps settle at the bottom of a valley.
+    if fall < 1:
+        return peak * fall
+
+    # 3. In between, the full rate.
+    return peak
 
 
 def optimizer_step(trainer, stage, loss):
@@ -502,6 +512,7 @@ def make_parser():
 
 
 def main():
+    # The score at the end is the only thing that needs it: whoever imports train loads no evaluation.
     import evaluate
 
     args = make_parser().parse_args()
