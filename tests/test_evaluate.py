@@ -549,6 +549,7 @@ def test_the_floor_is_the_truth_with_its_new_frames_through_the_vae(
 def test_the_middle_third_is_filled_in_without_a_prompt(score_rows, artist):
     score_rows(evaluate.score_fill)
     assert artist.calls[0].gap == (9, 16)
+    assert artist.truth.shape == (3, 25, 32, 32, 3)
     assert artist.calls[0].prompts == [""] * 3
 
 
@@ -587,6 +588,22 @@ def test_between_different_things_one_empty_frame_is_wrong(score_rows, artist, f
     share, _, note = score_rows(evaluate.score_connect)[DIFFERENT]
     assert share == 0
     assert note == "ends kept: True"
+
+
+@pytest.mark.parametrize("gone, share", [(0.4, 1), (0.6, 0)])
+def test_between_different_things_half_of_the_smaller_has_to_be_seen(score_rows, artist, gone, share):
+    def spoil(videos):
+        for video in videos:
+            ground = video[0, 0, 0]
+            distance = np.linalg.norm(video.astype(np.float32) - ground, axis=-1)
+            smaller = (distance[[8, 17]] > 60).sum(axis=(1, 2)).min()
+            rows, columns = np.nonzero(distance[12] > 60)
+            erased = len(rows) - round((1 - gone) * smaller)
+            video[12, rows[:erased], columns[:erased]] = ground
+        return videos
+
+    artist.spoil = spoil
+    assert score_rows(evaluate.score_connect)[DIFFERENT][0] == share
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
@@ -803,6 +820,12 @@ def test_the_model_is_loaded_to_the_device_asked_for(command, checkpoint, scores
     code, _, err = command(evaluate, "--checkpoint", checkpoint, "--device", "cuda")
     assert code == 0, err
     assert scores[0][1].latent_scale.device.type == "meta"
+
+
+@pytest.mark.parametrize("words", [["--minute", 2], ["--steps", 1], ["--guidance", 0], ["--prompts", 1]])
+def test_the_smallest_numbers_that_make_sense_are_accepted(command, checkpoint, scores, words):
+    code, _, err = command(evaluate, "--checkpoint", checkpoint, *words)
+    assert code == 0, err
 
 
 @pytest.mark.parametrize(
