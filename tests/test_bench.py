@@ -110,7 +110,7 @@ def schedules_asked(monkeypatch, command, checkpoint):
     def prompt_following(model, pool, prompts, seed):
         scored.append((model.schedule, model.target, pool, prompts))
         share = 0.11 * len(scored)
-        return {name: share for name in evaluate.ATTRIBUTES}
+        return dict.fromkeys(evaluate.ATTRIBUTES, share)
 
     monkeypatch.setattr(bench, "train_on_vae", train_on_vae)
     monkeypatch.setattr(evaluate, "prompt_following", prompt_following)
