@@ -408,6 +408,22 @@ def count_frames(seconds, fps, flag):
     return max(1, round(value * fps))
 
 
+def asked_prompts(args):
+    """The prompts, at least one. Without any, what is given speaks for itself."""
+    if args.prompt:
+        return args.prompt
+    speaks_for_itself = args.image or args.video or args.connect
+    return [""] if speaks_for_itself else [DEFAULT_PROMPT]
+
+
+def asked_size(args):
+    """--size as (height, width), or None."""
+    if not args.size:
+        return None
+    height, width = args.size.split("x")
+    return int(height), int(width)
+
+
 def asked_frames(args, config):
     """How many frames --frames or --seconds ask for; seconds are rounded up to 1 + 4k."""
     if args.seconds is not None:
@@ -484,6 +500,14 @@ def output_path(args, i, count):
     return path.with_stem(f"{path.stem}-{i}")
 
 
+def write_video(path, video, fps, zoom, note):
+    """data.video_io.write_clip, with one clear line for a full disk or the like. Raises BadInput."""
+    try:
+        write_clip(path, video, fps, zoom, note)
+    except OSError as error:
+        raise BadInput(f"--out {path}: cannot be written ({error.strerror})") from error
+
+
 def main():
     # Safety is imported here alone: nothing else that samples has to load it.
     from safety import frames as safety_frames
@@ -496,9 +520,7 @@ def main():
     check_flags(args)
     checkpoint = args.checkpoint or newest_checkpoint()
 
-    # Without a prompt, what is given speaks for itself.
-    speaks_for_itself = args.image or args.video or args.connect
-    prompts = args.prompt or ["" if speaks_for_itself else DEFAULT_PROMPT]
+    prompts = asked_prompts(args)
     all_prompts = [*prompts, args.then or ""]
 
     # Whatever can be refused is refused before any work: prompts, keys, checkpoint, words, sizes, files.
@@ -509,9 +531,7 @@ def main():
     config = model.config
     text.encode_prompts(all_prompts, model.vocab, config.max_words, warn=True)
     frames = asked_frames(args, config)
-    size = None
-    if args.size:
-        size = tuple(int(side) for side in args.size.split("x"))
+    size = asked_size(args)
     check_size(config, frames, *(size or (config.height, config.width)))
     clips = open_given(args, config, len(prompts), size)
     if clips:
@@ -529,10 +549,7 @@ def main():
     for i, (prompt, video) in enumerate(zip(prompts, videos, strict=True)):
         path = output_path(args, i, len(videos))
         note = f"{prompt} | seed {args.seed + i} | checkpoint {model.checkpoint_hash}"
-        try:
-            write_clip(path, video, config.fps, args.zoom, note)
-        except OSError as error:
-            raise BadInput(f"--out {path}: cannot be written ({error.strerror})") from error
+        write_video(path, video, config.fps, args.zoom, note)
         signature = provenance.sign(path, signer, model.checkpoint_hash, prompt, bool(clips))
         made = f"{path}: {len(video)} frames of {height}x{width} from {checkpoint}"
         print(made, prompt, signature, sep=" | ")
