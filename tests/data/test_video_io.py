@@ -262,6 +262,12 @@ def test_times_near_whole_frames_are_whole_frames(tmp_path, frames, milliseconds
     assert len(open_clip(tmp_path / "clip.webp", CONFIG)) == expected
 
 
+def test_the_pages_of_a_file_without_times_are_a_frame_each(tmp_path):
+    pages = [Image.new("RGB", (24, 16)) for _ in range(4)]
+    pages[0].save(tmp_path / "pages.tiff", save_all=True, append_images=pages[1:])
+    assert len(open_clip(tmp_path / "pages.tiff", CONFIG)) == 4
+
+
 @pytest.mark.parametrize("ending", ["gif", "webp"])
 def test_frames_that_a_file_joined_because_they_are_alike_come_back_one_by_one(tmp_path, ending):
     video = brightening(12).repeat(2, 0)
@@ -416,8 +422,10 @@ def test_a_clip_too_short_is_refused_with_the_numbers(clips):
         read_window(clips / "short.mp4", 4, 16, 24, 10.0, EARLIEST)
 
 
-def test_a_clip_s_clock_may_begin_at_any_time(tmp_path):
-    path = tmp_path / "late.mp4"
+@pytest.fixture(scope="module")
+def late_clip(tmp_path_factory):
+    """A clip of 20 frames from second 3.0 to 5.0 of its clock, with a key frame every so often."""
+    path = tmp_path_factory.mktemp("late") / "late.mp4"
     with av.open(str(path), "w") as file:
         stream = file.add_stream("mpeg4", rate=10, width=24, height=16, pix_fmt="yuv420p")
         for k, frame in enumerate(brightening(20)):
@@ -426,8 +434,26 @@ def test_a_clip_s_clock_may_begin_at_any_time(tmp_path):
             picture.time_base = Fraction(1, 10)
             file.mux(stream.encode(picture))
         file.mux(stream.encode())
-    clip = read_window(path, 5, 16, 24, 10.0, EARLIEST)
+    return path
+
+
+def test_a_clip_s_clock_may_begin_at_any_time(late_clip):
+    clip = read_window(late_clip, 5, 16, 24, 10.0, EARLIEST)
     assert frame_numbers(clip, 20) == [0, 1, 2, 3, 4]
+
+
+def test_what_comes_long_before_a_window_is_not_decoded(late_clip, monkeypatch):
+    first_times = []
+
+    def record_first(decoded, wanted):
+        decoded = list(decoded)
+        first_times.append(decoded[0].time)
+        return frames_at(decoded, wanted)
+
+    monkeypatch.setattr(video_io, "frames_at", record_first)
+    clip = read_window(late_clip, 5, 16, 24, 10.0, LATEST)
+    assert frame_numbers(clip, 20) == [15, 16, 17, 18, 19]
+    assert 4.0 < first_times[0] <= 4.5
 
 
 @pytest.mark.parametrize("height, width", [(32, 24), (16, 64)])
