@@ -197,7 +197,7 @@ def check_name(config):
     if not re.fullmatch(r"\w[\w.-]*", config.name):
         raise BadInput(
             f"name = {config.name!r}: expected letters, digits, '.', '_' or '-', "
-            "after a first letter, since it names a folder"
+            "and neither '.' nor '-' first, since it names a folder"
         )
 
 

@@ -23,7 +23,8 @@ Where we differ: time is continuous, also for DDPM's thousand steps; levels are 
 than in SD3, because only there is a video's motion hidden by the noise (see draw_noise_levels).
 
 The default is the schedule "flow", the straight line, with the target "velocity", eps - x_0. The schedule
-called "linear" is DDPM's, whose betas are linear. Salimans & Ho's "v" is another target than the velocity.
+called "linear" is DDPM's, whose betas are linear; our "cosine" has neither the offset of 0.008 nor the
+clipped betas of Nichol & Dhariwal. Salimans & Ho's "v" is alpha eps - sigma x_0, and not the velocity.
 
 Letters
     B         clips in a batch
@@ -33,6 +34,7 @@ Letters
     t         diffusion time = noise level, in [0, 1]
     s         the next, lower time of a sampler
     x_0 eps   the clean latents, and the noise
+    alpha sigma   their factors in x_t; alpha squared is DDPM's alpha-bar
 """
 import math
 
@@ -43,7 +45,7 @@ from config import BadInput
 
 DDPM_STEPS = 1000
 BLIND_ALPHA = 1e-4  # below this alpha, x_t holds nothing of x_0
-EPS_START = 0.98  # where a sampler of eps-prediction starts then, instead of 1
+EPS_START = 0.98  # where eps-prediction then starts to sample, instead of at 1
 
 # A clip in training is mostly noisy as a whole. A share of them, given_prob, draws one of these rows
 # instead: some of its frames are given, or, in the last row, every frame has a level of its own.
@@ -107,8 +109,11 @@ def target_coefficients(target, alpha, sigma):
 
 
 def to_x0_and_eps(x_t, output, alpha, sigma, target):
-    """The network's output → (x_0, eps): solves  x_t = alpha x_0 + sigma eps,  output = a eps + b x_0  by
-    Cramer's rule."""
+    """The network's output → (x_0, eps). Solves, by Cramer's rule:
+
+        x_t = alpha x_0 + sigma eps
+        output = a eps + b x_0
+    """
     a, b = target_coefficients(target, alpha, sigma)
     determinant = alpha * a - sigma * b
     x_0 = (a * x_t - sigma * output) / determinant
@@ -116,17 +121,16 @@ def to_x0_and_eps(x_t, output, alpha, sigma, target):
     return x_0, eps
 
 
-def denoise_step(x_t, x_0, eps, now, then, eta, noise):
-    """One step from now = (alpha_t, sigma_t) to then = (alpha_s, sigma_s), a lower level (DDIM, eq. 12 and
-    16):
+def denoise_step(x_t, x_0, eps, current, lower, eta, noise):
+    """One step from current = (alpha_t, sigma_t) to lower = (alpha_s, sigma_s) (DDIM, eq. 12 and 16):
 
-        x_s = alpha_s x_0 + sqrt(sigma_s^2 - fresh^2) eps + fresh noise
-        fresh = eta (sigma_s / sigma_t) sqrt(sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2)
+        x_s = alpha_s * x_0 + sqrt(sigma_s^2 - fresh^2) * eps + fresh * noise
+        fresh = eta * sigma_s / sigma_t * sqrt(sigma_t^2 - (alpha_t / alpha_s)^2 * sigma_s^2)
 
     fresh is the paper's sigma, written for any (alpha, sigma). eta = 0 is DDIM, eta = 1 has DDPM's
     posterior variance."""
-    alpha_t, sigma_t = now
-    alpha_s, sigma_s = then
+    alpha_t, sigma_t = current
+    alpha_s, sigma_s = lower
     fresh = eta * (sigma_s / sigma_t) * (sigma_t**2 - (alpha_t / alpha_s) ** 2 * sigma_s**2) ** 0.5
     return alpha_s * x_0 + (sigma_s**2 - fresh**2) ** 0.5 * eps + fresh * noise
 
@@ -136,7 +140,7 @@ def random_times(B, frames, logit_mean, raised_by=0.0):
     return torch.sigmoid(torch.randn(B, frames) + logit_mean + raised_by)
 
 
-def draw_noise_levels(B, f, config, first=None):
+def draw_noise_levels(B, f, config, given_count=None):
     """Noise levels for training → t (B, f). Every kind of row is something that the sampler can then do:
 
         the whole clip at one level         text to video
@@ -147,8 +151,8 @@ def draw_noise_levels(B, f, config, first=None):
         any frames given                    whatever else is asked
         each frame at its own level         what is given need not be perfect (Diffusion Forcing)
 
-    first (B,): latent frames at the beginning of each clip that are given in any case, since the data were
-    made for that (the later windows of a long video in data/datasets.py); 0 draws a row here.
+    given_count (B,): how many latent frames at the beginning of each clip are given in any case, since its
+    data were made for that (the later windows of a long video in data/datasets.py); 0 draws a row here.
 
     The level is sigmoid(normal + logit_mean), because a clip has thousands of numbers: even at level 0.9
     all of them together still show where things are. So shape and path are settled at levels near 1, where
@@ -158,7 +162,7 @@ def draw_noise_levels(B, f, config, first=None):
     if f == 1:
         return random_times(B, 1, config.logit_mean)
 
-    given, has_own_levels = draw_given_frames(B, f, config.given_prob, first)
+    given, has_own_levels = draw_given_frames(B, f, config.given_prob, given_count)
     own_levels = random_times(B, f, config.logit_mean)
     one_level = random_times(B, 1, config.logit_mean)
     beside_given = random_times(B, 1, config.logit_mean, raised_by=1.0)
@@ -168,10 +172,11 @@ def draw_noise_levels(B, f, config, first=None):
     return t.masked_fill(given, 0.0)
 
 
-def draw_given_frames(B, f, given_prob, first):
-    """Draws rows of the table above → given (B, f) bool, and has_own_levels (B, 1) bool."""
+def draw_given_frames(B, f, given_prob, given_count):
+    """Draws a row of ROW_WEIGHTS for each clip, or none → given (B, f) bool, has_own_levels (B, 1) bool."""
     # Two cuts, different numbers from 1 to f - 1, i < j: where a given beginning ends and a given end
-    # begins. Two frames have only one place to cut: there j may be 2, an end without frames.
+    # begins. For f = 2
+    # they are 1 and 2: no end is given.
     frame = torch.arange(f)
     cuts = torch.rand(B, max(2, f - 1)).argsort(1)[:, :2] + 1                  # (B, 2)
     i, j = cuts.sort(1).values.split(1, 1)                                     # (B, 1) each
@@ -193,8 +198,8 @@ def draw_given_frames(B, f, given_prob, first):
         given |= (row == rows.index(name)) & mask
 
     # What the data says is given wins; and if chance gave everything, nothing is given.
-    if first is not None:
-        given = torch.where(first[:, None] > 0, frame < first[:, None], given)
+    if given_count is not None:
+        given = torch.where(given_count[:, None] > 0, frame < given_count[:, None], given)
     given &= ~given.all(1, keepdim=True)
     return given, row == rows.index("own levels")
 
@@ -221,7 +226,7 @@ def diffusion_loss(network, x_0, prompt_ids, t, eps, schedule, target):
 
 
 def classifier_free_guidance(network, x, t, prompt_ids, guidance):
-    """null + guidance (full - null), on all channels (Ho & Salimans, eq. 6, whose w is guidance - 1).
+    """null + guidance (full - null), on all latent channels (Ho & Salimans, eq. 6, whose w is guidance - 1).
 
     0 ignores the prompt, 1 is the plain model, more pushes towards the prompt. x (B, Z, f, h, w), t (B, f),
     ids (B, L)."""
@@ -241,8 +246,9 @@ def classifier_free_guidance(network, x, t, prompt_ids, guidance):
 def sampling_times(steps, schedule, target, start=1.0):
     """The times a sampler visits → (steps + 1,), evenly from start down to 0.
 
-    At pure noise (alpha = 0) eps says nothing about x_0, so with that target we start just below
-    (Lin et al. 2024, https://arxiv.org/abs/2305.08891)."""
+    At pure noise (alpha = 0) eps says nothing about x_0 (Lin et al. 2024, https://arxiv.org/abs/2305.08891,
+        who
+    therefore predict v). With the target eps we start just below instead."""
     is_blind = target == "eps" and float(schedule.alpha(1.0)) < BLIND_ALPHA
     if is_blind:
         start = min(start, EPS_START)
@@ -251,7 +257,7 @@ def sampling_times(steps, schedule, target, start=1.0):
 
 @torch.no_grad()
 def sample_latents(
-    network, prompt_ids, noise, schedule, target, steps, eta, guidance, known=None, start=1.0, progress=False
+    network, prompt_ids, noise, schedule, target, steps, eta, guidance, kept=None, start=1.0, progress=False
 ):
     """Noise → clean latents (B, Z, f, h, w).
 
@@ -259,19 +265,20 @@ def sample_latents(
     noise       a function that returns fresh noise (B, Z, f, h, w) each time it is called
     eta         0 is DDIM, 1 is DDPM
     guidance    see classifier_free_guidance
-    known       None, or (latents (B, Z, f, h, w), given (B, f) bool): given frames stay as they are, at
-        level 0
-    start       the level at which all other frames begin; below 1 they begin as a mix of latents and noise,
+    kept        None, or (latents (B, Z, f, h, w), given (B, f) bool): given latent frames stay as they are,
+        at
+                level 0
+    start       the level at which all other frames begin. Below 1 they begin as a mix of latents and noise,
         so
                 that the clip is edited instead of invented (SDEdit)
     """
     x = noise()
     B, _, f, _, _ = x.shape
-    if known is None:
+    if kept is None:
         latents = torch.zeros_like(x)
         given = torch.zeros(B, f, dtype=torch.bool, device=x.device)
     else:
-        latents, given = known
+        latents, given = kept
     keep = given[:, None, :, None, None]                                       # (B, 1, f, 1, 1)
 
     times = sampling_times(steps, schedule, target, start).tolist()
@@ -285,13 +292,13 @@ def sample_latents(
         frame_times = torch.where(given, 0.0, t)                               # (B, f)
         output = classifier_free_guidance(network, x, frame_times, prompt_ids, guidance)
 
-        now = (schedule.alpha(t), schedule.sigma(t))
-        then = (schedule.alpha(s), schedule.sigma(s))
-        x_0, eps = to_x0_and_eps(x, output, *now, target)
+        current = (schedule.alpha(t), schedule.sigma(t))
+        lower = (schedule.alpha(s), schedule.sigma(s))
+        x_0, eps = to_x0_and_eps(x, output, *current, target)
 
         # DDIM draws nothing, and the last step of DDPM adds nothing.
         fresh_noise = noise() if eta > 0 and s > 0 else 0.0
-        x_s = denoise_step(x, x_0, eps, now, then, eta, fresh_noise)
+        x_s = denoise_step(x, x_0, eps, current, lower, eta, fresh_noise)
         x = torch.where(keep, latents, x_s)
     return x
 

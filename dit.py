@@ -15,8 +15,8 @@ Papers
     DiT, Peebles & Xie 2023, sec. 3.2 (adaLN-Zero), https://arxiv.org/abs/2212.09748
     Modulation shared by the blocks: PixArt-alpha, Chen et al. 2023 (adaLN-single),
         https://arxiv.org/abs/2310.00426
-    Words and patches in one stream: U-ViT, Bao et al. 2023, https://arxiv.org/abs/2209.12152;
-        SD3, Esser et al. 2024, https://arxiv.org/abs/2403.03206
+    Words and patches in one stream: U-ViT, Bao et al. 2023, https://arxiv.org/abs/2209.12152
+    (in two streams that meet in attention: SD3, Esser et al. 2024, https://arxiv.org/abs/2403.03206)
     A level per frame: Diffusion Forcing, Chen et al. 2024, https://arxiv.org/abs/2407.01392
     QK-norm: ViT-22B, Dehghani et al. 2023, https://arxiv.org/abs/2302.05442
 
@@ -99,8 +99,8 @@ class DiTBlock(nn.Module):
         """x (M, D) → (M, D)"""
         q, k, v = self.qkv(x).unflatten(-1, (3, -1, self.head_dim)).unbind(1)   # 3 times (M, heads, head_dim)
 
-        # QK-norm: queries and keys of length sqrt(head_dim), so that no score can grow until the softmax
-        # saturates.
+        # QK-norm: queries and keys have length sqrt(head_dim), so no score exceeds sqrt(head_dim), and the
+        # softmax cannot saturate.
         q = apply_rope(layer_norm(q), cos, sin)
         k = apply_rope(layer_norm(k), cos, sin)
         x = attention(q, k, v, shapes)
@@ -135,7 +135,8 @@ class DiT(nn.Module):
         self.init_weights()
 
     def init_weights(self):
-        """Every weight of the network, one reason a line. Nothing that initialises may run after this."""
+        """Every weight of the network, one reason a line. Must run last: a later initialisation would undo
+        it."""
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)  # keeps the size of signals through a layer

@@ -16,6 +16,7 @@ Letters
     T H W   frames, height, width in pixels
 """
 import json
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,7 @@ from world.scenes import COMBINATIONS, GROUND, HELD_OUT, SEEN, draw_scene, frame
 
 NEAR = 2.0  # pixels: a path that stays this near to the world's own is right
 SAME_DIRECTION = 0.7  # cosine of the angle between two velocities, above which they point the same way
-CLEARLY_NOT_GROUND = 60  # of 442, the distance between two colours, from which a pixel shows a thing
+CLEARLY_NOT_GROUND = 60  # a pixel farther than this from the ground's colour (of 442) shows a thing
 
 
 def interval(share, n):
@@ -108,7 +109,7 @@ def score(model, prompts=256, seed=10_000, **sampling):
 @torch.no_grad()
 def through_vae(model, videos):
     """(B, T, H, W, 3) uint8 → the same, encoded and decoded: the best that any sample can look like."""
-    groups = np.array_split(videos, -(-len(videos) // 16))  # so that memory stays that of 16 clips
+    groups = np.array_split(videos, math.ceil(len(videos) / 16))  # so that memory stays that of 16 clips
     decoded = []
     for group in groups:
         mean, _ = model.vae.encode(to_float(group).to(model.latent_scale.device))
@@ -124,7 +125,9 @@ def reconstruction_psnr(model, videos):
 def vae_psnr(model, frames):
     """Decibels of the VAE's reconstructions of 64 new clips of one length."""
     config = model.config
-    _, _, truth = world_clips(SEEN, 64, frames, frames, config.height, config.width, config.fps)
+    _, _, truth = world_clips(
+        SEEN, 64, seed=frames, frames=frames, height=config.height, width=config.width, fps=config.fps
+    )
     return reconstruction_psnr(model, truth)
 
 
@@ -171,7 +174,7 @@ class ModeScorer:
             self.strips.append(film_strip(example[:1], 9).repeat(4, 0).repeat(4, 1))
 
     def clips(self, pool, seed_offset, frames):
-        """Clips of 32x32 from the world, other ones for every mode."""
+        """Clips of 32x32 from the world. The same offset and length give the same clips."""
         return world_clips(pool, self.n, self.seed + seed_offset, frames, 32, 32, self.fps)
 
     def no_prompts(self):
@@ -236,7 +239,9 @@ def score_animate(scorer):
     stills = truth[:, :1]
 
     videos = extend(model, captions, stills, 16, **scorer.sampling)
-    right = [shows(video, wanted, ATTRIBUTES) for video, wanted in zip(videos, combinations, strict=True)]
+    right = []
+    for video, combination in zip(videos, combinations, strict=True):
+        right.append(shows(video, combination, ATTRIBUTES, scorer.fps))
     kept = (videos[:, 0] == truth[:, 0]).all()
     decibels = reconstruction_psnr(model, stills)
     note = f"the still comes back: {kept}; the VAE's own picture of it {decibels:.1f} dB"
@@ -245,7 +250,7 @@ def score_animate(scorer):
     videos = extend(model, scorer.no_prompts(), stills, 16, **scorer.sampling)
     right = []
     for video, combination in zip(videos, combinations, strict=True):
-        right.append(shows(video, combination) and read(video)["speed"] is not None)
+        right.append(shows(video, combination) and read(video, scorer.fps)["speed"] is not None)
     scorer.row("animate without a prompt: the same thing, a trained speed", right)
 
 

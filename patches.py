@@ -7,7 +7,7 @@ it, so that positions enter an attention score only through their difference. No
 the grid: any length, size and aspect ratio runs the same code.
 
 Clips of different lengths and sizes, images among them, are laid end to end in one sequence (`pack`), so
-that a batch is a number of tokens and none of them is padding. Layers that work on single tokens, such as an
+that a batch is a number of tokens and no patch is padding. Layers that work on single tokens, such as an
 MLP, run over the whole sequence at once; only `attention` looks at each clip by itself.
 
 Papers
@@ -25,7 +25,7 @@ Letters
     C          channels
     T H W      frames, rows, columns of what is cut: of a video, or of its latents
     pt ph pw   a patch's frames, rows, columns
-    f h w      the grid: frames, rows, columns counted in patches
+    f h w      the grid: frames, rows, columns counted in patches (dit.py says f, rows, columns)
     N          tokens of a clip, f * h * w
     P          numbers in a patch, pt * ph * pw * C
     D          model width
@@ -95,7 +95,8 @@ def rope(positions, head_dim):
 
 
 def apply_rope(x, cos, sin):
-    """Turns each pair (x[i], x[i + head_dim / 2]) by its angle.
+    """Turns each pair (x[i], x[i + head_dim / 2]) by its angle. The paper pairs neighbours: another order
+    only.
 
     x (..., head_dim); cos, sin (..., head_dim / 2) → (..., head_dim)"""
     first, second = x.chunk(2, -1)

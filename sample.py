@@ -1,4 +1,5 @@
-"""Everything that the announcement does with a trained model. What is given stays, what is not is invented:
+"""All that the announcement does with a trained model, for one shot. What is given stays, what is not is
+invented:
 
     python sample.py --prompt "a red circle moving left slowly"     text to video
     python sample.py --prompt "a red circle" --frames 1             an image; --seconds 60 is a minute
@@ -14,7 +15,8 @@ knows frame 0, an edit begins at a level below 1. `extend` calls `complete` agai
 sequence is too short; `fill` finds the sequence around a gap.
 
 The command judges the prompts before anything is made and every frame before anything is written (safety/).
-Prompt, seed and the checkpoint's hash go into the file's metadata, and the file is signed.
+Prompt, seed and the checkpoint's hash go into the file's metadata, and with the extras installed the file
+is signed.
 
 Papers
     SDEdit (edits that begin in between), Meng et al. 2022, https://arxiv.org/abs/2108.01073
@@ -45,10 +47,10 @@ from utils.checkpoint import load_model, newest_checkpoint
 from utils.cli import Flags, check_at_least, pick_device, run
 from vae import latent_to_frame_mask
 
-# More prompts are worked off in groups, so that memory stays that of 32 clips (64 with guidance).
+# More prompts are processed in groups, so that memory stays that of 32 clips (64 with guidance).
 CLIPS_AT_ONCE = 32
 
-# From one window of a long video to the next, so that no two begin with the same noise.
+# Added to the seed from one window of a long video to the next: no two begin with the same noise.
 SEED_STEP = 1_000_003
 
 DEFAULT_PROMPT = "a red circle moving left slowly"
@@ -119,7 +121,7 @@ def complete_group(model, prompt_ids, video, known, strength, steps, guidance, e
         steps=steps or config.sample_steps,
         eta=eta,
         guidance=config.guidance if guidance is None else guidance,
-        known=(latents * model.latent_scale, given),
+        kept=(latents * model.latent_scale, given),
         start=start,
         progress=progress,
     )
@@ -316,7 +318,7 @@ def add_flags(parser):
     """The flags of this command, grouped as one uses them."""
     add = parser.add_argument
     add("--prompt", nargs="+", help="what to show; several give several files, @FILE takes one a line")
-    add("--then", metavar="PROMPT", help="what holds all the time, for the later windows of a long video")
+    add("--then", metavar="PROMPT", help="prompt for the later windows of a long video")
 
     # What is given.
     add("--image", metavar="FILE", help="animate this picture")

@@ -118,7 +118,7 @@ class Trainer:
         self.steps = saved["steps"]
         self.train_seconds = saved["train_seconds"]
 
-    def start(self, model):
+    def take_weights(self, model):
         """Takes over a model's weights, to begin a new run with them.
 
         Raises BadInput if its networks have other sizes or its vocabulary differs."""
@@ -173,7 +173,8 @@ class Trainer:
         """Captions → prompt_ids (B, L), some of them emptied (all zeros) for guidance."""
         prompt_ids = encode_prompts(captions, self.vocab, self.config.max_words)
 
-        # Given frames should be read themselves, not only through the words that tell what they show.
+        # Where frames are given the prompt is dropped more often: the network has to learn to look at them,
+        # and not only at the words.
         has_given = (levels == 0).any(1)
         dropout = torch.where(has_given, GIVEN_PROMPT_DROPOUT, self.config.prompt_dropout)
         prompt_ids[torch.rand(len(prompt_ids)) < dropout] = 0
@@ -184,9 +185,9 @@ class Trainer:
         x_0 = []
         prompt_ids = []
         t = []
-        for video, captions, first in groups:
+        for video, captions, given_count in groups:
             f = latent_length(video.shape[2])
-            levels = draw_noise_levels(len(video), f, self.config, first)      # (B, f)
+            levels = draw_noise_levels(len(video), f, self.config, given_count)  # (B, f)
             prompt_ids.append(self.draw_prompt_ids(captions, levels).to(self.device))
             levels = levels.to(self.device)
             t.append(levels)
@@ -202,7 +203,7 @@ class Trainer:
     @torch.no_grad()
     def update_ema(self, step):
         """average = keep * average + (1 - keep) * weights, after each step."""
-        # In the first steps a large share would mostly keep the random start.
+        # In the first steps ema_decay would mostly keep the random start, so what is kept begins at a tenth.
         keep = min(self.config.ema_decay, (1 + step) / (10 + step))
         for average, weights in zip(self.ema.parameters(), self.dit.parameters(), strict=True):
             average.lerp_(weights, 1 - keep)
@@ -264,12 +265,12 @@ def optimizer_step(trainer, stage, loss):
 
 
 def draw_batches(trainer, stage):
-    """The stage's batches from its next step on: lists of (video (B, 3, T, H, W), captions, first)."""
+    """The stage's batches from its next step on: lists of (video (B, 3, T, H, W), captions, given_count)."""
     dataset = datasets.make_dataset(trainer.config, stage)
     for batch in datasets.stream_batches(dataset, trainer.steps[stage], trainer.config.workers):
         groups = []
-        for video, captions, first in batch:
-            groups.append((to_float(video.to(trainer.device)), captions, first))
+        for video, captions, given_count in batch:
+            groups.append((to_float(video.to(trainer.device)), captions, given_count))
         yield groups
 
 
@@ -292,7 +293,7 @@ def train_vae(trainer, folder):
         if progress.is_time_to_save():
             save_checkpoint(folder / "model.pt", trainer.state())
             picture_vae(trainer, groups[0], folder / f"vae-{step + 1:06d}.png")
-            progress.save_time = time.time()
+            progress.last_save_time = time.time()
 
 
 def train_dit(trainer, folder):
@@ -318,24 +319,25 @@ def train_dit(trainer, folder):
             tqdm.write(f"loss by noise level, 0 to 1 in tenths: {by_level}", file=sys.stderr)
             levels = []
             losses = []
-            progress.save_time = time.time()
+            progress.last_save_time = time.time()
 
 
 class Progress:
-    """One stage's bar on the screen, its loss curve on disk, and its clock."""
+    """One stage's bar on the screen, its loss curve on disk, its clock; finish_step counts the trainer's
+    steps."""
 
     def __init__(self, trainer, stage, folder):
         self.trainer = trainer
         self.stage = stage
-        first = trainer.steps[stage]
+        first_step = trainer.steps[stage]
         total = trainer.total_steps[stage]
-        self.curve = open_curve(folder / f"{stage}-loss.csv", first)
-        steps = range(first, total)
-        self.bar = tqdm(steps, desc=stage, total=total, initial=first, unit="step", mininterval=0.5)
+        self.curve = open_curve(folder / f"{stage}-loss.csv", first_step)
+        steps = range(first_step, total)
+        self.bar = tqdm(steps, desc=stage, total=total, initial=first_step, unit="step", mininterval=0.5)
         self.clips_seen = 0
         self.seconds_before = trainer.train_seconds
         self.begin_time = time.time()
-        self.save_time = self.begin_time
+        self.last_save_time = self.begin_time
 
     def finish_step(self, loss, groups, note=""):
         """Counts the step, in the trainer too, and writes its loss."""
@@ -350,7 +352,7 @@ class Progress:
 
     def is_time_to_save(self):
         """Every save_minutes, and after the last step."""
-        minutes = (time.time() - self.save_time) / 60
+        minutes = (time.time() - self.last_save_time) / 60
         is_last = self.trainer.steps[self.stage] == self.trainer.total_steps[self.stage]
         return is_last or minutes > self.trainer.config.save_minutes
 
@@ -404,7 +406,7 @@ def write_strip(path, videos):
 
 @torch.no_grad()
 def measure_scale(trainer, batches=4):
-    """1 / the latents' standard deviation: diffusion adds noise of variance 1 and wants data alike."""
+    """1 / the latents' standard deviation: diffusion adds noise of variance 1 and wants data of the same size."""
     dataset = datasets.make_dataset(trainer.config)
     latents = []
     for k in range(batches):
@@ -418,8 +420,9 @@ def train(trainer, folder):
     """Both stages, from wherever the trainer is."""
     train_vae(trainer, folder)
 
-    # A scale belongs to a VAE. It stays as it is where a run has begun the second stage, or took over a VAE
-    # with its scale and did not train it.
+    # A scale belongs to its VAE, so it is measured once, after the first stage. It is kept if the second
+    # stage has begun, or if --start brought a VAE that this run did not train. Exactly 1 means: not
+    # measured yet.
     is_new_vae = trainer.config.vae_steps > 0 or trainer.latent_scale == 1
     if trainer.steps["dit"] == 0 and is_new_vae:
         trainer.latent_scale = measure_scale(trainer)
@@ -430,13 +433,14 @@ def train(trainer, folder):
 def resumed_trainer(args, device):
     """The Trainer of --resume, exactly as it was saved. Raises BadInput if it cannot go on from there."""
     # A knob changed halfway would make a run that no command can repeat.
-    given = []
+    forbidden_flags = []
     for name in vars(args):
         is_own_preset = name == "config" and args.config != PRESET
         if name in Config.__dataclass_fields__ or is_own_preset:
-            given.append("--" + name.replace("_", "-"))
-    if given:
-        raise BadInput(f"--resume takes every knob from the checkpoint; leave out {' '.join(given)}")
+            forbidden_flags.append("--" + name.replace("_", "-"))
+    if forbidden_flags:
+        flags = " ".join(forbidden_flags)
+        raise BadInput(f"--resume takes every knob from the checkpoint; leave out {flags}")
 
     saved, _ = read_checkpoint(args.resume)
     if "optimizers" not in saved:
@@ -457,11 +461,12 @@ def new_trainer(args, device):
     # Without a usable clip, or with captions that are too long, stop here, before anything is written.
     dataset = datasets.make_dataset(config)
     for _, captions, _ in dataset[0]:
+        # For its error alone: a caption of more than max_words words is refused.
         encode_prompts(captions, [], config.max_words)
 
     trainer = Trainer(config, dataset.vocab(), device)
     if args.start:
-        trainer.start(load_model(args.start, device))
+        trainer.take_weights(load_model(args.start, device))
     return trainer
 
 

@@ -6,7 +6,7 @@ It is causal in time. The first frame is compressed alone, so an image is a vide
 latent frame stands for four more frames and depends on these and the past, never on later ones. Convolutions
 are therefore padded in time on the left only, with the first frame repeated. For the same reason a long video
 can be processed in chunks: all that a convolution needs of the past is one or two frames, which it keeps, so
-memory does not grow with the video's length and the result is the same.
+the layers' memory does not grow with the video's length and the result is the same.
 
 Papers
     VAE: Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
@@ -61,11 +61,11 @@ class CausalConv(nn.Conv3d):
         past = cache.get(self, repeated_first)
         x = torch.cat([past, x], 2)                                                # (B, C, 2 + T, H, W)
 
-        # The next chunk's first window begins one stride after this chunk's last one: with two frames of
-        # this chunk, or with one at stride 2. Chunks of frames 0 to 4 and 5 to 8, for example: at stride 2
-        # the last window of the first chunk is frames 2 3 4, the next one is 4 5 6.
-        stride = self.stride[0]
-        cache[self] = x[:, :, stride - 3 :]
+        # Keep what the next chunk's first window needs of this one: two frames, or one at stride 2. With
+        # chunks of frames 0 to 4 and 5 to 8 at stride 2, the last window here is frames 2 3 4, the next one
+        # 4 5 6.
+        frames_to_keep = 3 - self.stride[0]
+        cache[self] = x[:, :, -frames_to_keep:]
         return super().forward(x)
 
 
@@ -139,7 +139,7 @@ class VAE(nn.Module):
         self.init_weights()
 
     def init_weights(self):
-        """What differs from PyTorch's own initialisation. Nothing that initialises may run after this."""
+        """What differs from PyTorch's own initialisation. Must run last."""
         for layer in self.modules():
             if isinstance(layer, ResBlock):
                 nn.init.zeros_(layer.temporal.weight)  # every block starts as the identity

@@ -9,7 +9,7 @@ take a random window, resample it to the config's frame rate, scale it to cover 
 its own shape, and crop the middle. A file that cannot be used is named once and skipped.
 
 Letters
-    B       clips in a batch
+    B       clips of one shape in a batch
     T H W   frames, height, width in pixels
 
 Videos are (B, T, H, W, 3) uint8 here; data.video_io.to_float makes the networks' (B, 3, T, H, W) in [-1, 1].
@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader, Dataset
 import text
 from config import TIME_FACTOR, BadInput, clip_shapes, count_tokens, latent_length
 from data.video_io import nearest_size, probe, read_window
-from world.captions import describe, vocab
+from world.captions import describe
+from world.captions import vocab as world_vocab
 from world.scenes import CALM_SECONDS, draw_scene, frame_extent, render
 
 # A packed batch counts as full after this many draws that did not fit.
@@ -60,7 +61,7 @@ class WorldDataset(Dataset):
         self.lengths, self.sizes = clip_shapes(config)
 
     def vocab(self):
-        return vocab()
+        return world_vocab()
 
     def __getitem__(self, k):
         rng = np.random.default_rng((self.config.seed, k))
@@ -134,12 +135,13 @@ class WorldDataset(Dataset):
             return render(scene, frames, height, width, self.config.fps), describe(scene, motion), 0
 
         # A late clip may bounce at once, so the direction it starts in is not the one the video had: the
-        # caption never tells it. It tells the speed half the time, and half of the captions are empty.
+        # caption never tells it. Half of these captions are empty, and half of the others tell the speed.
         scene = draw_scene(rng, extent=extent, calm_seconds=0.0)
         tells_speed = frames > 1 and rng.random() >= 0.5
         is_empty = rng.random() < 0.5
 
-        # Some of the late clips long enough for it show how a long video is continued.
+        # Some of the late clips long enough for it show how a long video is continued; their captions
+        # always tell the speed.
         if frames > 1 + TIME_FACTOR and rng.random() < self.config.window_prob:
             return self.make_window(rng, scene, frames, height, width)
 

@@ -26,8 +26,9 @@ from config import BadInput, clip_shapes
 ENDINGS = (".mp4", ".gif", ".webp", ".png")
 EXIF_IMAGE_DESCRIPTION = 270
 
-# What Pillow and FFmpeg raise on broken files; FFmpeg's own errors are OSErrors and ValueErrors.
+# What Pillow and FFmpeg raise on broken files.
 READ_ERRORS = (
+    av.FFmpegError,
     OSError,
     ValueError,
     SyntaxError,

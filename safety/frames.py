@@ -1,4 +1,4 @@
-"""No video is written before a classifier has looked at every frame of it.
+"""sample.py writes no video before a classifier has looked at every frame of it.
 
 The toy world has nothing to be afraid of, so `world.scenes.coverage` can draw one more shape, the emblem (a
 ring with a cross in it). It stands for imagery that may never be shown: no prompt asks for it and no model
@@ -23,7 +23,7 @@ from config import BadInput
 from data.video_io import to_float
 from safety.weights import load_classifier
 
-SHORT_SIDE = 40  # larger frames are shrunk to it: an output of the network sees 29 pixels around it
+SHORT_SIDE = 40  # larger frames are shrunk to it: the network's convolutions cover 29x29 pixels at a time
 BATCH = 128
 THRESHOLD = 0.5
 
@@ -31,7 +31,8 @@ THRESHOLD = 0.5
 class FrameClassifier(nn.Module):
     """Frames (N, 3, H, W) in [-1, 1], of any size → (N,) logits: is the emblem anywhere?
 
-    The mean of the four most suspicious locations decides, so that a single one cannot raise an alarm."""
+    The mean of the four most suspicious locations decides, so that a single slightly suspicious one is not
+    enough."""
 
     def __init__(self):
         super().__init__()

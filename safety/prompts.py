@@ -6,8 +6,9 @@ MiniLM (safety/minilm.py), where they are installed, and understands words it ne
 names "our text classifier", and five things whose prompts it blocks: extreme violence, sexual content,
 hateful images, celebrity likenesses and someone else's intellectual property. These are our five policies.
 
-Hashed n-grams in a linear classifier: Joulin et al. 2016 (fastText), section 2.2,
-https://arxiv.org/abs/1607.01759. How it is trained and measured: safety/train.py.
+Hashed n-grams of words in a linear classifier: Joulin et al. 2016 (fastText), sec. 2.2,
+https://arxiv.org/abs/1607.01759; of letters: Bojanowski et al. 2017, https://arxiv.org/abs/1607.04606. How
+    it is trained and measured: safety/train.py.
 
 Letters
     N   texts
@@ -130,9 +131,10 @@ class PromptClassifier(nn.Module):
 
 @torch.no_grad()
 def judge(network, prompts, sentences=True):
-    """Prompts → for each (policy, its probability, the stretch that decides).
+    """Prompts → for each (policy, how sure, the stretch that decides).
 
-    A prompt is as bad as its worst stretch. `sentences`: use sentence vectors, if they are installed."""
+    A prompt is as bad as its worst stretch. How sure: the probability of "allowed", or that of all five
+    policies together. `sentences`: use sentence vectors, if they are installed."""
     parts = [stretches(plain(prompt)) for prompt in prompts]
     lengths = [len(part) for part in parts]
     texts = [text for part in parts for text in part]
@@ -153,7 +155,7 @@ def without_punctuation(prompt):
 
 
 def verdict(texts, probs):
-    """The stretches of one prompt and their probabilities (N, 6) → (policy, its probability, stretch)."""
+    """The stretches of one prompt and their probabilities (N, 6) → (policy, how sure, stretch), see judge."""
     worst = int(probs[:, 0].argmin())  # the stretch that is least likely to be allowed
     allowed_prob = float(probs[worst, 0])
     if allowed_prob >= 0.5:

@@ -1,10 +1,11 @@
-"""Every file that we write says who made it: C2PA metadata, signed, which any change to the file breaks.
+"""Every file that sample.py writes says who made it, in signed metadata (C2PA). A change breaks the
+signature.
 
-C2PA calls the metadata a manifest. Ours holds one action, "created", with the kind of source (a model alone,
-or a model and given pictures), the version of the model and the prompt. A real signer's certificate comes
-from an authority that a list of trusted ones names. Ours is made on this machine, so a
-reader finds the file unchanged and its signer unknown ("valid", not "trusted"). The c2pa package is an extra;
-without it files stay unsigned.
+C2PA calls the metadata a manifest. Ours holds one action, "created", with the kind of source (a model
+alone, or a model and given pictures), the version of the model and the prompt. A real signer's certificate
+comes from an authority on C2PA's trust list. Ours is made on this machine, so a reader finds the file
+unchanged and its signer unknown ("valid", not "trusted"). Whoever removes the metadata leaves a file that
+says nothing. The c2pa package is an extra; without it files stay unsigned.
 
 C2PA specification 2, https://c2pa.org. Kinds of source: https://cv.iptc.org/newscodes/digitalsourcetype.
 """
@@ -196,7 +197,7 @@ def verify(path):
     except c2pa.C2paError as error:
         raise BadInput(f"{path}: not a file whose C2PA metadata can be read ({str(error)[:100]})") from error
 
-    # Whatever is neither trusted nor valid was changed.
+    # Any other state is reported as changed: the signature does not fit the file, or cannot be relied on.
     states = {"Trusted": "trusted", "Valid": "valid"}
     state = states.get(report.get("validation_state"), "changed")
     manifest = report["manifests"].get(report.get("active_manifest"), {})

@@ -105,13 +105,13 @@ def test_eta_1_is_ddpms_posterior():
     x_0 = torch.tensor(0.3)
     x_t = torch.tensor(-1.1)
     eps = (x_t - bar_t**0.5 * x_0) / (1 - bar_t) ** 0.5
-    now = (bar_t**0.5, (1 - bar_t) ** 0.5)
-    then = (bar_s**0.5, (1 - bar_s) ** 0.5)
+    current = (bar_t**0.5, (1 - bar_t) ** 0.5)
+    lower = (bar_s**0.5, (1 - bar_s) ** 0.5)
 
     mean = bar_s**0.5 * beta / (1 - bar_t) * x_0 + (1 - beta) ** 0.5 * (1 - bar_s) / (1 - bar_t) * x_t
     variance = (1 - bar_s) / (1 - bar_t) * beta
-    quiet = denoise_step(x_t, x_0, eps, now, then, eta=1.0, noise=0.0)
-    loud = denoise_step(x_t, x_0, eps, now, then, eta=1.0, noise=1.0)
+    quiet = denoise_step(x_t, x_0, eps, current, lower, eta=1.0, noise=0.0)
+    loud = denoise_step(x_t, x_0, eps, current, lower, eta=1.0, noise=1.0)
     torch.testing.assert_close(quiet, mean, check_dtype=False)
     torch.testing.assert_close(loud - quiet, variance**0.5, check_dtype=False)
 
@@ -138,9 +138,10 @@ def test_ddim_on_the_straight_line_is_eulers_step():
 def test_the_last_step_leaves_no_noise(kind, eta):
     schedule = Schedule(kind)
     x_0, eps, noise = torch.randn(3, 7)
-    now = (schedule.alpha(0.3), schedule.sigma(0.3))
-    then = (schedule.alpha(0.0), schedule.sigma(0.0))
-    assert torch.equal(denoise_step(schedule.add_noise(x_0, eps, 0.3), x_0, eps, now, then, eta, noise), x_0)
+    current = (schedule.alpha(0.3), schedule.sigma(0.3))
+    lower = (schedule.alpha(0.0), schedule.sigma(0.0))
+    x_s = denoise_step(schedule.add_noise(x_0, eps, 0.3), x_0, eps, current, lower, eta, noise)
+    assert torch.equal(x_s, x_0)
 
 
 @pytest.mark.parametrize("steps", [1, 7, 1000])
@@ -268,7 +269,7 @@ def test_given_frames_are_seen_at_level_0_and_come_back_as_they_are():
     given = torch.tensor([[True, False, False, True], [False, True, False, False]])
     x = sample_latents(
         recording_network(calls), torch.zeros(2, 1), random_latents, Schedule("flow"), "velocity",
-        steps=3, eta=1.0, guidance=1.0, known=(latents, given),
+        steps=3, eta=1.0, guidance=1.0, kept=(latents, given),
     )
     for seen_x, seen_t, _ in calls:
         assert torch.equal(seen_t[0] == 0, given)
@@ -284,7 +285,7 @@ def test_an_edit_begins_with_the_clip_at_a_level_in_between():
     calls = []
     sample_latents(
         recording_network(calls), torch.zeros(2, 1), lambda: noise, Schedule("flow"), "velocity",
-        steps=3, eta=0.0, guidance=1.0, known=(latents, given), start=0.6,
+        steps=3, eta=0.0, guidance=1.0, kept=(latents, given), start=0.6,
     )
     first_x, first_t, _ = calls[0]
     torch.testing.assert_close(first_x[0], 0.4 * latents + 0.6 * noise)

@@ -304,7 +304,7 @@ def test_a_runs_first_weights_follow_from_its_seed(config):
 def test_a_run_begins_with_another_ones_weights(config, tmp_path, checkpoint):
     model = load_model(checkpoint)
     trainer = make_trainer(replace(config, vae_steps=0, dit_steps=0), tmp_path / "run")
-    trainer.start(model)
+    trainer.take_weights(model)
     train.train(trainer, tmp_path / "run")
     assert_same_weights(trainer.vae, model.vae)
     assert_same_weights(trainer.dit, model.dit)
@@ -318,7 +318,7 @@ def test_the_scale_of_a_vae_taken_over_is_measured_again_if_it_is_trained_on(
     config, tmp_path, checkpoint, vae_steps, is_measured
 ):
     trainer = make_trainer(replace(config, vae_steps=vae_steps, dit_steps=0), tmp_path / "run")
-    trainer.start(load_model(checkpoint))
+    trainer.take_weights(load_model(checkpoint))
     trainer.latent_scale = torch.tensor(7.0)
     train.train(trainer, tmp_path / "run")
     assert (trainer.latent_scale != 7) == is_measured
@@ -351,7 +351,7 @@ def test_weights_of_another_size_cannot_be_taken_over(config, checkpoint):
     model = load_model(checkpoint)
     trainer = train.Trainer(replace(config, vae_width=12), model.vocab, "cpu")
     with pytest.raises(BadInput, match="^--start: its weights do not fit this config .size mismatch"):
-        trainer.start(model)
+        trainer.take_weights(model)
 
 
 def test_the_model_to_sample_with_has_all_that_the_trainer_knows(config):
@@ -368,7 +368,7 @@ def test_the_model_to_sample_with_has_all_that_the_trainer_knows(config):
 def test_a_run_with_another_vocabulary_cannot_take_over_weights(config, checkpoint):
     trainer = train.Trainer(config, ["a", "dog"], "cpu")
     with pytest.raises(BadInput, match="a vocabulary of 18 words, and not the 2"):
-        trainer.start(load_model(checkpoint))
+        trainer.take_weights(load_model(checkpoint))
 
 
 def test_the_sampled_model_is_the_average_of_the_weights(config, tmp_path, monkeypatch):
@@ -606,7 +606,7 @@ def test_a_checkpoint_is_saved_when_its_minutes_have_passed(config, tmp_path, mo
     assert not progress.is_time_to_save()
     monkeypatch.setattr(time, "time", lambda: now + 130)
     assert progress.is_time_to_save()
-    progress.save_time = time.time()
+    progress.last_save_time = time.time()
     assert not progress.is_time_to_save()
 
 

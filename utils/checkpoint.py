@@ -1,8 +1,9 @@
 """Checkpoints: what train.py writes and everything else reads.
 
-A checkpoint is one file that holds all that is needed to go on training, and carries its own config. It is
-read with weights_only=True, so a file from a stranger cannot run code. It is written beside the old one and
-then renamed, so a run that is killed while saving still has its last checkpoint.
+A checkpoint is one file that carries its own config: model.pt holds all that is needed to go on training,
+slim.pt and assets/small.pt only what sampling needs. It is read with weights_only=True, so a file from a
+stranger cannot run code. It is written beside the old one and then renamed, so a run that is killed while
+saving still has its last checkpoint.
 """
 import hashlib
 import os

@@ -1,6 +1,6 @@
-"""Muon: momentum whose every update is turned into the nearest orthogonal matrix.
+"""Muon: momentum whose every update is turned into a nearly orthogonal matrix.
 
-A gradient's matrix has a few large singular values and many small ones: plain momentum would move a layer in
+A gradient matrix has a few large singular values and many small ones: plain momentum would move a layer in
 few directions. With all singular values near 1, all directions learn at one pace.
 
 Papers
@@ -61,7 +61,8 @@ class Muon(torch.optim.Optimizer):
 def orthogonalise(X):
     """(matrices, rows, columns) → about U V^T of each one's U S V^T, by five Newton-Schulz steps.
 
-    The singular values do not become exactly 1 but go to 0.7 ... 1.2, which does for an update."""
+    The singular values do not become exactly 1: those above some 0.003 of the norm go to 0.7 ... 1.2,
+    smaller ones grow several hundred times. That does for an update."""
     # The products below are smallest if rows are the short side.
     is_tall = X.shape[-2] > X.shape[-1]
     if is_tall:

@@ -1,7 +1,7 @@
 """Captions: what a scene shows, in a fixed grammar of few words.
 
 Since we know the scene, its caption is exact, where Sora's training captions come from a model that looks
-at the video (DALL·E 3's recaptioning; see recaption.py).
+at the video (DALL·E 3's recaptioning).
 """
 
 from world.scenes import COLOURS, DIRECTIONS, SHAPES, SPEEDS

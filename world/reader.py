@@ -78,9 +78,9 @@ def read(video, fps=12.0):
     found["track"], found["area"] = read_track(cover)                                    # (T, 2), (T,)
     found["shape"], found["confidence"]["shape"] = read_shape(cover, found["track"], found["area"])
 
-    direction, speed = read_motion(found["track"], min(height, width), fps)
-    found["direction"], found["confidence"]["direction"] = direction
-    found["speed"], found["confidence"]["speed"] = speed
+    direction_read, speed_read = read_motion(found["track"], min(height, width), fps)
+    found["direction"], found["confidence"]["direction"] = direction_read
+    found["speed"], found["confidence"]["speed"] = speed_read
     return found
 
 
@@ -190,8 +190,8 @@ def read_motion(track, short_side, fps):
 
     # Speeds are compared by their ratio, so in logarithms.
     distances = {}
-    for word, speed in SPEEDS.items():
-        distances[word] = abs(np.log(max(along, 1e-6) / speed))
+    for word, pace in SPEEDS.items():
+        distances[word] = abs(np.log(max(along, 1e-6) / pace))
     speed = min(distances, key=distances.get)
     tolerance = np.log(SPEED_RATIO)
 
@@ -202,9 +202,9 @@ def read_motion(track, short_side, fps):
     return (direction, float(1 - across / along)), (speed, float(1 - distances[speed] / tolerance))
 
 
-def shows(video, combination, attributes=("shape", "colour")):
+def shows(video, combination, attributes=("shape", "colour"), fps=12.0):
     """Whether a video shows these attributes of a combination (shape, colour, direction, speed)."""
-    found = read(video)
+    found = read(video, fps)
     asked = dict(zip(ATTRIBUTES, combination, strict=True))
     return all(found[name] == asked[name] for name in attributes)
 
@@ -233,7 +233,8 @@ def steadiness(video, combination, fps):
     """Judges a long clip of one thing, second by second.
 
     returns  looks   (seconds,) bool: shape and colour as asked, its radius within 15 % of the first one read
-             moves   (seconds,) bool: it obeys the world's laws, as `moves_lawfully` has it
+             moves   (seconds,) bool: the asked pace along the asked axis, inside the walls, turning only
+                 there
              drift   the relative change of mean brightness from the first five seconds to the last five
     """
     shape, colour, direction, speed = combination
@@ -266,7 +267,9 @@ def steadiness(video, combination, fps):
 
 
 def moves_as_asked(found, direction, speed, frame_size, fps):
-    """Whether the thing that `read` found obeys the world's laws along the axis of `direction`.
+    """Whether what `read` found keeps the asked pace along the axis of `direction`, and turns only at walls.
+
+    Not checked: left against right, since a thing bounces, and motion across that axis.
 
     frame_size  (height, width) in pixels
     """
