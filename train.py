@@ -406,7 +406,7 @@ def write_strip(path, videos):
 
 @torch.no_grad()
 def measure_scale(trainer, batches=4):
-    """1 / the latents' standard deviation: diffusion adds noise of variance 1 and wants data of the same size."""
+    """1 / the latents' standard deviation: diffusion adds noise of variance 1 and wants latents like that."""
     dataset = datasets.make_dataset(trainer.config)
     latents = []
     for k in range(batches):

@@ -122,7 +122,7 @@ def test_a_latent_frame_of_which_one_frame_is_unknown_is_invented(model):
 def test_given_frames_are_at_the_scale_that_the_network_was_trained_on(model, sampler):
     video = make_clip(5)
     sample.complete(model, ["", ""], video, np.arange(5) < 1)
-    latents, given = sampler[0]["known"]
+    latents, given = sampler[0]["kept"]
     first_frames = model.vae.encode(to_float(video[:, :1]))[0] * model.latent_scale
     torch.testing.assert_close(latents[:, :, :1], first_frames)
     assert given.tolist() == [[True, False]] * 2
@@ -646,7 +646,7 @@ def test_an_edit_of_little_strength_changes_little(model):
 
 def test_an_edit_begins_at_its_strength_and_keeps_no_frame(model, sampler):
     sample.edit(model, ["", ""], make_clip(5), 0.3)
-    _, given = sampler[0]["known"]
+    _, given = sampler[0]["kept"]
     assert sampler[0]["start"] == 0.3
     assert not given.any()
 
