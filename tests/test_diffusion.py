@@ -278,6 +278,20 @@ def test_given_frames_are_seen_at_level_0_and_come_back_as_they_are():
     assert not torch.isclose(x.movedim(1, 2)[~given], latents.movedim(1, 2)[~given]).any(dim=(1, 2, 3)).all()
 
 
+def test_what_is_invented_begins_as_pure_noise_whatever_the_latents_hold():
+    """Also with DDPM's schedule, whose alpha never quite reaches 0."""
+    latents = torch.randn(2, 3, 4, 2, 2)
+    noise = torch.randn(2, 3, 4, 2, 2)
+    given = torch.zeros(2, 4, dtype=torch.bool)
+    calls = []
+    sample_latents(
+        recording_network(calls), torch.zeros(2, 1), lambda: noise, Schedule("linear"), "v",
+        steps=3, eta=0.0, guidance=1.0, kept=(latents, given),
+    )
+    first_x, _, _ = calls[0]
+    assert torch.equal(first_x[0], noise)
+
+
 def test_an_edit_begins_with_the_clip_at_a_level_in_between():
     latents = torch.randn(2, 3, 4, 2, 2)
     noise = torch.randn(2, 3, 4, 2, 2)
