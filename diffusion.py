@@ -27,13 +27,13 @@ called "linear" is DDPM's, whose betas are linear; our "cosine" has neither the 
 clipped betas of Nichol & Dhariwal. Salimans & Ho's "v" is alpha eps - sigma x_0, and not the velocity.
 
 Letters
-    B         clips in a batch
-    Z         latent channels
-    f h w     latent frames, rows, columns
-    L         words in a prompt
-    t         diffusion time = noise level, in [0, 1]
-    s         the next, lower time of a sampler
-    x_0 eps   the clean latents, and the noise
+    B             clips in a batch
+    Z             latent channels
+    f h w         latent frames, rows, columns
+    L             words in a prompt
+    t             diffusion time = noise level, in [0, 1]
+    s             the next, lower time of a sampler
+    x_0 eps       the clean latents, and the noise
     alpha sigma   their factors in x_t; alpha squared is DDPM's alpha-bar
 """
 import math
@@ -246,9 +246,8 @@ def classifier_free_guidance(network, x, t, prompt_ids, guidance):
 def sampling_times(steps, schedule, target, start=1.0):
     """The times a sampler visits → (steps + 1,), evenly from start down to 0.
 
-    At pure noise (alpha = 0) eps says nothing about x_0 (Lin et al. 2024, https://arxiv.org/abs/2305.08891,
-        who
-    therefore predict v). With the target eps we start just below instead."""
+    At pure noise (alpha = 0) eps says nothing about x_0, which is why Lin et al. predict v there (2024,
+    https://arxiv.org/abs/2305.08891). With the target eps we start just below instead."""
     is_blind = target == "eps" and float(schedule.alpha(1.0)) < BLIND_ALPHA
     if is_blind:
         start = min(start, EPS_START)
@@ -265,12 +264,10 @@ def sample_latents(
     noise       a function that returns fresh noise (B, Z, f, h, w) each time it is called
     eta         0 is DDIM, 1 is DDPM
     guidance    see classifier_free_guidance
-    kept        None, or (latents (B, Z, f, h, w), given (B, f) bool): given latent frames stay as they are,
-        at
-                level 0
-    start       the level at which all other frames begin. Below 1 they begin as a mix of latents and noise,
-        so
-                that the clip is edited instead of invented (SDEdit)
+    kept        None, or (latents (B, Z, f, h, w), given (B, f) bool): given latent frames stay as they
+                are, at level 0
+    start       the level at which all other frames begin. Below 1 they begin as a mix of latents and
+                noise, so that the clip is edited instead of invented (SDEdit)
     """
     x = noise()
     B, _, f, _, _ = x.shape

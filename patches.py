@@ -95,8 +95,7 @@ def rope(positions, head_dim):
 
 
 def apply_rope(x, cos, sin):
-    """Turns each pair (x[i], x[i + head_dim / 2]) by its angle. The paper pairs neighbours: another order
-    only.
+    """Turns each pair (x[i], x[i + head_dim / 2]) by its angle. (The paper's pairs are neighbours.)
 
     x (..., head_dim); cos, sin (..., head_dim / 2) → (..., head_dim)"""
     first, second = x.chunk(2, -1)

@@ -1,5 +1,4 @@
-"""All that the announcement does with a trained model, for one shot. What is given stays, what is not is
-invented:
+"""The ways to use a trained model that the announcement names. What is given stays, what is not is invented:
 
     python sample.py --prompt "a red circle moving left slowly"     text to video
     python sample.py --prompt "a red circle" --frames 1             an image; --seconds 60 is a minute

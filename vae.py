@@ -62,8 +62,7 @@ class CausalConv(nn.Conv3d):
         x = torch.cat([past, x], 2)                                                # (B, C, 2 + T, H, W)
 
         # Keep what the next chunk's first window needs of this one: two frames, or one at stride 2. With
-        # chunks of frames 0 to 4 and 5 to 8 at stride 2, the last window here is frames 2 3 4, the next one
-        # 4 5 6.
+        # chunks of frames 0 to 4 and 5 to 8 at stride 2, windows 2 3 4 and 4 5 6 meet in frame 4.
         frames_to_keep = 3 - self.stride[0]
         cache[self] = x[:, :, -frames_to_keep:]
         return super().forward(x)

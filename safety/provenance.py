@@ -1,11 +1,11 @@
-"""Every file that sample.py writes says who made it, in signed metadata (C2PA). A change breaks the
-signature.
+"""Every file that sample.py writes says who made it, in metadata that is signed (C2PA).
 
 C2PA calls the metadata a manifest. Ours holds one action, "created", with the kind of source (a model
 alone, or a model and given pictures), the version of the model and the prompt. A real signer's certificate
 comes from an authority on C2PA's trust list. Ours is made on this machine, so a reader finds the file
-unchanged and its signer unknown ("valid", not "trusted"). Whoever removes the metadata leaves a file that
-says nothing. The c2pa package is an extra; without it files stay unsigned.
+unchanged and its signer unknown ("valid", not "trusted"). A change to the file breaks the signature; whoever
+removes the metadata leaves a file that says nothing. The c2pa package is an extra; without it files stay
+unsigned.
 
 C2PA specification 2, https://c2pa.org. Kinds of source: https://cv.iptc.org/newscodes/digitalsourcetype.
 """

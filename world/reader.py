@@ -233,8 +233,7 @@ def steadiness(video, combination, fps):
     """Judges a long clip of one thing, second by second.
 
     returns  looks   (seconds,) bool: shape and colour as asked, its radius within 15 % of the first one read
-             moves   (seconds,) bool: the asked pace along the asked axis, inside the walls, turning only
-                 there
+             moves   (seconds,) bool: the asked pace along the asked axis, turning only at walls
              drift   the relative change of mean brightness from the first five seconds to the last five
     """
     shape, colour, direction, speed = combination
