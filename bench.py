@@ -13,6 +13,8 @@ Letters
     f h w     latent frames, rows, columns
     N         tokens of a clip
 """
+from config import Config, config_from_dict, count_tokens, latent_length
+
 import time
 import tomllib
 from dataclasses import replace
@@ -25,7 +27,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import evaluate
 import train
-from config import Config, config_from_dict, count_tokens, latent_length
 from data.datasets import WorldDataset
 from data.video_io import to_float
 from dit import DiT

@@ -11,9 +11,15 @@ Wrong input anywhere in this project raises `BadInput`, which `utils.cli.run` pr
     python config.py --help                 every knob, its default and what it does
 """
 import difflib
+import os
 import re
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
+
+# An idle thread of PyTorch spins this often before it sleeps. By default it spins so long that one other busy
+# program, such as a browser, slows training down many times: the spinning thread holds the core that the
+# other threads' work waits for. OpenMP reads this when torch is loaded, so every file imports config first.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # The VAE makes one latent frame of this many frames; the first frame has a latent frame of its own.
 TIME_FACTOR = 4

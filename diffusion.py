@@ -36,12 +36,12 @@ Letters
     x_0 eps       the clean latents, and the noise
     alpha sigma   their factors in x_t; alpha squared is DDPM's alpha-bar
 """
+from config import BadInput
+
 import math
 
 import torch
 from tqdm import tqdm
-
-from config import BadInput
 
 DDPM_STEPS = 1000
 BLIND_ALPHA = 1e-4  # below this alpha, x_t holds nothing of x_0

@@ -36,13 +36,14 @@ Letters
     M       tokens of a packed batch
     S       noise levels of a packed batch: 1 + f for each clip, the words' and one per latent frame
 """
+from config import BadInput, Config
+
 import math
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from config import BadInput, Config
 from patches import apply_rope, attention, grid_positions, pack, patchify, rope, unpack, unpatchify
 
 

@@ -15,6 +15,8 @@ Letters
     B       clips
     T H W   frames, height, width in pixels
 """
+from config import BadInput, clip_shapes
+
 import json
 import math
 import time
@@ -26,7 +28,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from config import BadInput, clip_shapes
 from data.video_io import film_strip, to_float, to_uint8
 from sample import complete, connect, extend, fill, generate
 from utils.checkpoint import load_model, newest_checkpoint

@@ -31,10 +31,10 @@ Letters
     D          model width
     M          tokens of a packed batch
 """
+from config import BadInput
+
 import torch
 import torch.nn.functional as F
-
-from config import BadInput
 
 # The slowest frequency is 1 / 100 radians a step: our grids have tens of steps, not thousands.
 ROPE_BASE = 100.0

@@ -31,6 +31,8 @@ Letters
     Z       latent channels
     f h w   latent frames, rows, columns
 """
+from config import TIME_FACTOR, BadInput, check_size, latent_length
+
 import re
 from pathlib import Path
 
@@ -40,7 +42,6 @@ from tqdm import tqdm
 
 import diffusion
 import text
-from config import TIME_FACTOR, BadInput, check_size, latent_length
 from data.video_io import check_output_path, open_clip, to_float, to_uint8, write_clip
 from utils.checkpoint import load_model, newest_checkpoint
 from utils.cli import Flags, check_at_least, pick_device, run

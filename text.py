@@ -16,12 +16,12 @@ Letters
     B   prompts in a batch
     L   words in a prompt
 """
+from config import BadInput, suggest
+
 import re
 import sys
 
 import torch
-
-from config import BadInput, suggest
 
 EMPTY_WORD = 0
 

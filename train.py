@@ -28,6 +28,8 @@ Letters
     L         words in a prompt
     t         diffusion time = noise level, in [0, 1]
 """
+from config import BadInput, Config, config_from_dict, latent_length
+
 import copy
 import csv
 import os
@@ -42,7 +44,6 @@ import torch
 import torch.nn as nn
 from tqdm import tqdm
 
-from config import BadInput, Config, config_from_dict, latent_length
 from data import datasets
 from data.video_io import film_strip, to_float, to_uint8, write_clip
 from diffusion import Schedule, diffusion_loss, draw_noise_levels

@@ -26,11 +26,11 @@ Letters
     Z       latent channels
     f h w   latent frames, rows, columns
 """
+from config import TIME_FACTOR, BadInput, Config, latent_length
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-
-from config import TIME_FACTOR, BadInput, Config, latent_length
 
 CHUNK_FRAMES = 32  # frames that are encoded or decoded at a time, a multiple of TIME_FACTOR
 

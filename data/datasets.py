@@ -14,6 +14,8 @@ Letters
 
 Videos are (B, T, H, W, 3) uint8 here; data.video_io.to_float makes the networks' (B, 3, T, H, W) in [-1, 1].
 """
+from config import TIME_FACTOR, BadInput, clip_shapes, count_tokens, latent_length
+
 import itertools
 import sys
 from pathlib import Path
@@ -24,7 +26,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import text
-from config import TIME_FACTOR, BadInput, clip_shapes, count_tokens, latent_length
 from data.video_io import nearest_size, probe, read_window
 from world.captions import describe
 from world.captions import vocab as world_vocab
@@ -267,6 +268,7 @@ def stream_batches(dataset, start, workers=0):
 
 if __name__ == "__main__":
     from config import Config
+
     from utils.cli import run
 
     def main():

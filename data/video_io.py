@@ -10,6 +10,8 @@ Letters
 
 On disk (T, H, W, 3) uint8; in networks (B, 3, T, H, W) in [-1, 1].
 """
+from config import BadInput, clip_shapes
+
 import itertools
 from pathlib import Path
 
@@ -20,8 +22,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
-
-from config import BadInput, clip_shapes
 
 ENDINGS = (".mp4", ".gif", ".webp", ".png")
 EXIF_IMAGE_DESCRIPTION = 270
@@ -269,6 +269,7 @@ def check_output_path(path, height, width):
 
 if __name__ == "__main__":
     from config import Config
+
     from world.scenes import draw_scene, render
 
     video = render(draw_scene(np.random.default_rng(0)), 17, 64, 64)

@@ -8,9 +8,10 @@ the first two before it is written, and through the last after it.
 
 How the three classifiers are trained and measured: safety/train.py.
 """
+from config import BadInput
+
 import json
 
-from config import BadInput
 from data.video_io import read_frames
 from safety.detector import classifier as detector_classifier
 from safety.detector import made_by_us

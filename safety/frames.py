@@ -13,13 +13,14 @@ Letters
     T   frames of a video
     H W height, width in pixels
 """
+from config import BadInput
+
 import functools
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from config import BadInput
 from data.video_io import to_float
 from safety.weights import load_classifier
 

@@ -14,6 +14,8 @@ Letters
     N   texts
     D   numbers in a sentence vector, 384
 """
+from config import BadInput
+
 import functools
 import math
 import re
@@ -24,7 +26,6 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from config import BadInput
 from safety import minilm
 from safety.weights import load_classifier
 

@@ -9,13 +9,13 @@ unsigned.
 
 C2PA specification 2, https://c2pa.org. Kinds of source: https://cv.iptc.org/newscodes/digitalsourcetype.
 """
+from config import BadInput
+
 import datetime
 import json
 import os
 import sys
 from pathlib import Path
-
-from config import BadInput
 
 EXTRA = "pip install -r requirements-extra.txt"
 KEYS = Path.home() / ".config/sora-small"

@@ -13,6 +13,8 @@ Letters
     T   frames of a video
     H W height, width in pixels
 """
+from config import BadInput, clip_shapes
+
 import functools
 import tempfile
 from pathlib import Path
@@ -23,7 +25,6 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import sample
-from config import BadInput, clip_shapes
 from data import video_io
 from safety import detector as detectors
 from safety import frames as frame_checks

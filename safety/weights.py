@@ -3,13 +3,13 @@
 The file is made by `python -m safety.train` and is part of the repository, so that nobody has to train before
 the first prompt can be judged.
 """
+from config import BadInput
+
 import pickle
 import struct
 from pathlib import Path
 
 import torch
-
-from config import BadInput
 
 ASSETS = Path(__file__).parents[1] / "assets"
 WEIGHTS = ASSETS / "safety.pt"

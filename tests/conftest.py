@@ -8,12 +8,13 @@ os.environ["TQDM_DISABLE"] = "1"
 # No bfloat16 inside float32 products, which CPUs with AMX would use: oracles want 1e-5.
 os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE"
 
+from config import Config
+
 import numpy as np
 import pytest
 import torch
 
 import train
-from config import Config
 from data.datasets import WorldDataset
 from data.video_io import write_clip
 from safety import provenance

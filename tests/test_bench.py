@@ -1,4 +1,6 @@
 """The long checks of bench.py: the shapes they time, and one short run of the schedules."""
+from config import Config, count_tokens
+
 from dataclasses import replace
 
 import pytest
@@ -6,7 +8,6 @@ import torch
 
 import bench
 import evaluate
-from config import Config, count_tokens
 from dit import DiT
 from utils.checkpoint import load_model
 from world.scenes import SEEN

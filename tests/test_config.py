@@ -1,9 +1,3 @@
-import sys
-from dataclasses import asdict, fields, replace
-
-import pytest
-import torch
-
 from config import (
     CAN_BE_ZERO,
     SHARES,
@@ -19,9 +13,21 @@ from config import (
     main,
     suggest,
 )
+
+import ast
+import os
+import sys
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+
 from patches import patchify
 from vae import VAE
 
+ROOT = Path(__file__).parents[1]
+COMMANDS = [*ROOT.glob("*.py"), ROOT / "safety/__main__.py", ROOT / "safety/train.py"]
 NUMBERS = [field.name for field in fields(Config) if field.type in (int, float)]
 
 
@@ -269,3 +275,18 @@ def test_run_alone_it_prints_every_knob_as_the_flags_make_it(monkeypatch, capsys
     main()
     expected = [f"{name} = {value!r}" for name, value in asdict(Config(dit_steps=100)).items()]
     assert capsys.readouterr().out.splitlines() == expected
+
+
+def test_threads_that_wait_soon_sleep():
+    assert int(os.environ["GOMP_SPINCOUNT"]) <= 10_000
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=str)
+def test_every_command_imports_config_before_torch(path):
+    modules = []
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.ImportFrom):
+            modules.append(statement.module)
+        elif isinstance(statement, ast.Import):
+            modules += [name.name for name in statement.names]
+    assert modules[0] == "config" or path.name == "config.py"

@@ -1,12 +1,13 @@
 """Schedules, targets, the step that is DDPM and DDIM, levels for training, guidance, sampling: against the
 papers' equations."""
+from config import BadInput, Config
+
 import math
 
 import pytest
 import torch
 
 import diffusion
-from config import BadInput, Config
 from diffusion import (
     Schedule,
     classifier_free_guidance,

@@ -1,4 +1,6 @@
 """The diffusion transformer: what it is before training, who hears whom, and that packing changes nothing."""
+from config import BadInput, Config
+
 import itertools
 import math
 
@@ -6,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from config import BadInput, Config
 from dit import DiT, timestep_embedding, token_positions, tokens_per_level
 
 CONFIG = Config(latent_channels=3, dit_width=32, dit_head_dim=16, dit_depth=3)

@@ -1,6 +1,8 @@
 """Scores: what counts as right, how sure a share is, and that every row measures what its title says.
 
 Most tests score a model that makes no mistake, or one known mistake, and look at what the rows say."""
+from config import Config
+
 import functools
 import json
 import re
@@ -12,7 +14,6 @@ import pytest
 import torch
 
 import evaluate
-from config import Config
 from utils.checkpoint import load_model
 from world import reader
 from world.reader import ATTRIBUTES, read

@@ -1,6 +1,8 @@
 """The modes as functions: what is given stays, all of it is used, and long videos are made in windows.
 
 Most tests put something simple in the place of the network, so that each frame tells where it comes from."""
+from config import BadInput, latent_length
+
 import inspect
 from dataclasses import dataclass
 
@@ -10,7 +12,6 @@ import torch
 
 import diffusion
 import sample
-from config import BadInput, latent_length
 from data.video_io import to_float, to_uint8
 from text import encode_prompts
 

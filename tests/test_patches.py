@@ -1,4 +1,6 @@
 """Patches, positions, packing and attention, against PyTorch's own layers and against laws."""
+from config import BadInput
+
 import math
 
 import pytest
@@ -6,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 import patches
-from config import BadInput
 from patches import apply_rope, attention, grid_positions, pack, patchify, rope, unpack, unpatchify
 
 B, C, T, H, W = 2, 3, 5, 8, 12

@@ -1,4 +1,6 @@
 """What README and docs/ promise: their commands parse, their links lead somewhere, their files are there."""
+from config import check_config
+
 import importlib
 import re
 import shlex
@@ -7,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from config import check_config
 from utils import cli
 
 ROOT = Path(__file__).parents[1]

@@ -1,5 +1,7 @@
 """The command: every flag reaches what it is for, what can be refused is refused first, and files say what
 they are. What the modes do is in test_modes.py; bad input is in test_bad_input.py."""
+from config import BadInput
+
 import inspect
 import shlex
 import subprocess
@@ -11,7 +13,6 @@ import pytest
 import torch
 
 import sample
-from config import BadInput
 from data.video_io import write_clip
 from safety import frames as safety_frames
 from safety import prompts as safety_prompts

@@ -1,7 +1,8 @@
+from config import BadInput
+
 import pytest
 import torch
 
-from config import BadInput
 from text import build_vocab, encode_prompts, split_words
 from world import captions, scenes
 

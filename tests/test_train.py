@@ -1,4 +1,6 @@
 """Training: the step, the loop, and what survives a kill."""
+from config import BadInput
+
 import csv
 import subprocess
 import sys
@@ -12,7 +14,6 @@ import pytest
 import torch
 
 import train
-from config import BadInput
 from data import datasets
 from data.video_io import film_strip, to_float, to_uint8
 from sample import generate

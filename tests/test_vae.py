@@ -1,10 +1,11 @@
 """The VAE: causal in time, the same in chunks, and its loss is the textbook's."""
+from config import BadInput, Config
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 import vae as vae_module
-from config import BadInput, Config
 from vae import VAE, CausalConv, ResBlock, SpatialConv, UpsampleTime, latent_to_frame_mask, psnr, rms_norm
 
 CONFIG = Config(vae_width=16, latent_channels=3)

@@ -5,6 +5,8 @@ slim.pt and assets/small.pt only what sampling needs. It is read with weights_on
 stranger cannot run code. It is written beside the old one and then renamed, so a run that is killed while
 saving still has its last checkpoint.
 """
+from config import BadInput, Config, config_from_dict
+
 import hashlib
 import os
 import warnings
@@ -13,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from config import BadInput, Config, config_from_dict
 from dit import DiT
 from vae import VAE
 

@@ -4,6 +4,8 @@ A script's main() builds a `Flags` parser and raises `BadInput` for whatever is 
 calls main() and turns BadInput into one line on stderr and exit code 2. No traceback reaches the user
 unless the code itself is at fault.
 """
+from config import BadInput, Config, config_from_dict, suggest
+
 import argparse
 import inspect
 import re
@@ -14,8 +16,6 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-
-from config import BadInput, Config, config_from_dict, suggest
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):

@@ -1,4 +1,6 @@
 """Batches: what each clip shows and its caption tells, how many fit, and what becomes of useless files."""
+from config import BadInput, Config, count_tokens
+
 import os
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,7 +11,6 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from config import BadInput, Config, count_tokens
 from data import datasets
 from data.datasets import FolderDataset, WorldDataset, make_dataset, stream_batches
 from data.video_io import write_clip

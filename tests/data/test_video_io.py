@@ -2,6 +2,8 @@
 
 Most clips here brighten from frame to frame, so a frame tells by its grey which one it was.
 """
+from config import BadInput, Config
+
 import wave
 from dataclasses import replace
 from fractions import Fraction
@@ -14,7 +16,6 @@ import pytest
 import torch
 from PIL import Image
 
-from config import BadInput, Config
 from data import video_io
 from data.video_io import (
     ENDINGS,

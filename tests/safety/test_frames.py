@@ -1,10 +1,11 @@
 """Every frame of every video is looked at, whatever its size and however many there are."""
+from config import BadInput
+
 import numpy as np
 import pytest
 import torch
 import torch.nn as nn
 
-from config import BadInput
 from data.video_io import to_float
 from safety import frames
 from safety.frames import FrameClassifier, check_frames

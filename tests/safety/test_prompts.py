@@ -1,4 +1,6 @@
 """Prompts: disguises are taken off, long texts are cut, and a prompt is as bad as its worst stretch."""
+from config import BadInput
+
 import itertools
 import math
 
@@ -6,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from config import BadInput
 from safety import minilm, prompts
 from safety.prompts import PromptClassifier, check_prompts, judge, ngrams, plain, stretches, verdict
 from safety.train import DISGUISES, disguise, toy

@@ -1,4 +1,6 @@
 """Files are signed, a change breaks the signature, and the keys are their owner's alone."""
+from config import BadInput
+
 import builtins
 import datetime
 import json
@@ -8,7 +10,6 @@ import stat
 import numpy as np
 import pytest
 
-from config import BadInput
 from data.video_io import ENDINGS, read_frames, write_clip
 from safety import provenance
 from safety.provenance import first_action, log_skip, make_manifest, sign, signer, verify

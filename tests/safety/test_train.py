@@ -1,4 +1,6 @@
 """What the three classifiers learn from, how they are scored, and that both commands run."""
+from config import BadInput, Config
+
 import collections
 import functools
 import inspect
@@ -10,7 +12,6 @@ import pytest
 import torch
 import torch.nn as nn
 
-from config import BadInput, Config
 from data import video_io
 from data.video_io import ENDINGS
 from safety import detector, frames, minilm, prompts, provenance, weights

@@ -1,11 +1,12 @@
 """A classifier gets its own weights, ready to judge, or one clear line says why not."""
+from config import BadInput
+
 import os
 
 import pytest
 import torch
 import torch.nn as nn
 
-from config import BadInput
 from safety import detector, frames, prompts, weights
 from safety.weights import load_classifier
 

@@ -1,4 +1,6 @@
 """Checkpoints: reading, saving, giving away."""
+from config import BadInput
+
 import hashlib
 import os
 import pickle
@@ -8,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from config import BadInput
 from utils import checkpoint as checkpoint_io
 from utils.checkpoint import load_model, newest_checkpoint, read_checkpoint, save_checkpoint, slim_checkpoint
 

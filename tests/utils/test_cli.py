@@ -1,3 +1,5 @@
+from config import BadInput, Config
+
 import sys
 import types
 from dataclasses import fields
@@ -6,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from config import BadInput, Config
 from utils.cli import Flags, add_config_flags, check_at_least, config_from_flags, pick_device, run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
