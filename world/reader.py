@@ -3,7 +3,8 @@
 `read` uses pixels alone and has no learned part. It asks four questions in turn: which palette colour
 stands out from the ground, where its centre of mass is in every frame, which shape, drawn by scenes.py at
 that position and size, covers the same pixels, and how fast the centre moves. It answers None rather than
-guess. The scores of evaluate.py rest on it: `shows`, `path_error`, `seam_velocity` and `steadiness`.
+guess, and is as strict as an eye: a square that is longer than wide is none, nor is a circle that shrinks
+while it moves. The scores of evaluate.py rest on it: `shows`, `path_error`, `seam_velocity` and `steadiness`.
 
 Where we differ
     Sora's announcement judges by eye, and benchmarks of real video ask learned models. We know how our
@@ -30,8 +31,10 @@ FAINTLY_COLOURED = 20  # its soft edges count too, but the noise that a sampler 
 
 # Reading a shape.
 FRAMES_COMPARED = 5  # spread over the clip: as good as all of them, and faster
-SMALLEST_OVERLAP = 0.6  # intersection over union: on clean clips it is above 0.98, on noise up to 0.59
+SMALLEST_OVERLAP = 0.8  # intersection over union: on clean clips it is above 0.98, on noise up to 0.59
 CLEAR_LEAD = 0.1  # the best shape is certain when it leads the second by this much overlap
+LARGEST_STRETCH = 1.1  # width over height, or the inverse, against the shape's own; an eye sees more
+LARGEST_GROWTH = 1.1  # the radius where it is largest over the radius where it is smallest, in one clip
 
 # Reading motion.
 VELOCITY_FRAMES = 4  # over one frame, rounding to pixels is as large as the motion itself
@@ -40,7 +43,7 @@ SPEED_RATIO = 1.5  # pace over the nearest speed, or the inverse; the two speeds
 
 # Judging a long clip.
 EXTRA_FRAMES = 3  # after each second, to see a turn at its end from both sides
-RADIUS_TOLERANCE = 0.15  # the reader's own error is a few per cent
+RADIUS_TOLERANCE = 0.1  # the reader's own error is a few per cent
 SPEED_TOLERANCE = 0.25  # a bounce inside a second costs some of its pace
 WALL_PIXELS = 2  # how far past a wall, or from it in a turn, a faultless thing may be read
 DRIFT_SECONDS = 5  # long enough that the mean brightness does not depend on a single frame
@@ -58,8 +61,9 @@ def read(video, fps=12.0):
              "area": (T,) pixels, or None}
 
     Everything is None unless a thing is there in every frame. The shape is None if no shape covers the
-    thing, the direction and the speed if it does not move along an axis at about one of the two speeds.
-    Clips of up to 4 frames have neither direction nor speed.
+    thing, if its width and height are more than 10 % off the shape's own proportions in any frame, or if its
+    size changes by more than 10 % during the clip; the direction and the speed are None if it does not move
+    along an axis at about one of the two speeds. Clips of up to 4 frames have neither direction nor speed.
     """
     height, width = video.shape[1:3]
     found = dict.fromkeys(ATTRIBUTES)
@@ -149,6 +153,7 @@ def read_shape(cover, track, area):
 
     # Draw each shape with the area and the centre of mass that were found, and compare the pixels.
     overlaps = {}
+    drawings = {}
     for shape in AREA_PER_RADIUS:
         r = estimate_radius(area, shape)
         middle = track[looked_at] - (0, CENTRE_DROP[shape] * r)
@@ -156,12 +161,42 @@ def read_shape(cover, track, area):
         intersection = np.minimum(drawn, seen).sum()
         union = np.maximum(drawn, seen).sum()
         overlaps[shape] = intersection / union
+        drawings[shape] = drawn
 
     best, second, _ = sorted(overlaps, key=overlaps.get, reverse=True)
-    if overlaps[best] >= SMALLEST_OVERLAP:
-        lead = overlaps[best] - overlaps[second]
-        return best, float(min(1, lead / CLEAR_LEAD))
-    return None, 0.0
+    if overlaps[best] < SMALLEST_OVERLAP:
+        return None, 0.0
+    if is_stretched(seen, drawings[best]) or is_growing(area):
+        return None, 0.0
+    lead = overlaps[best] - overlaps[second]
+    return best, float(min(1, lead / CLEAR_LEAD))
+
+
+def is_stretched(seen, drawn):
+    """Whether a thing is too wide for its height, or too high for its width, in any frame: (T, H, W) both."""
+    # The ratio of width to height, against that of the shape itself as it is drawn in the same place.
+    stretch = width_over_height(seen) / width_over_height(drawn)                         # (T,)
+    return bool(max(stretch.max(), 1 / stretch.min()) > LARGEST_STRETCH)
+
+
+def width_over_height(cover):
+    """How much wider than high what is covered is, (T, H, W) → (T,): the ratio of its standard deviations.
+
+    They use all of its pixels, so it does not matter where between two pixels an edge lies."""
+    T, H, W = cover.shape
+    area = cover.sum(axis=(1, 2)).clip(1e-6)
+    spreads = []
+    for positions in (np.arange(W), np.arange(H)[:, None]):
+        middle = (cover * positions).sum(axis=(1, 2)) / area                             # (T,)
+        offset = positions - middle[:, None, None]                                       # (T, 1, W), (T, H, 1)
+        spreads.append(np.sqrt((cover * offset**2).sum(axis=(1, 2)) / area))
+    return spreads[0] / spreads[1].clip(1e-6)
+
+
+def is_growing(area):
+    """Whether the size of a thing changes during a clip: area (T,) in pixels."""
+    radius = np.sqrt(area)  # times a constant of the shape
+    return bool(radius.max() > LARGEST_GROWTH * radius.min())
 
 
 def read_motion(track, short_side, fps):
@@ -232,7 +267,7 @@ def seam_velocity(video, at):
 def steadiness(video, combination, fps):
     """Judges a long clip of one thing, second by second.
 
-    returns  looks   (seconds,) bool: shape and colour as asked, its radius within 15 % of the first one read
+    returns  looks   (seconds,) bool: shape and colour as asked, its radius within 10 % of the first one read
              moves   (seconds,) bool: the asked pace along the asked axis, turning only at walls
              drift   the relative change of mean brightness from the first five seconds to the last five
     """
