@@ -34,6 +34,7 @@ class Config:
     # The run
     name: str = "tiny"  # the run's folder is out/NAME
     seed: int = 0  # the same seed on the same CPU gives the same run, bit for bit
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; auto: the faster one
 
     # data/datasets.py
     data: str = "world"  # "world", or a folder of clip.mp4 + clip.txt

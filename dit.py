@@ -198,6 +198,9 @@ class DiT(nn.Module):
 
         shift, scale = self.final_modulation(embedding).chunk(2, -1)
         out = self.final_linear(modulate(layer_norm(tokens), per_token(shift), per_token(scale)))   # (M, P)
+
+        # Under autocast the products were made in bfloat16; the sampler's sums need all digits.
+        out = out.to(x[0].dtype)
         return self.to_latents(unpack(out, shapes), grids)
 
     def patch_grid(self, latents):

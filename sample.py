@@ -44,7 +44,7 @@ import diffusion
 import text
 from data.video_io import check_output_path, open_clip, to_float, to_uint8, write_clip
 from utils.checkpoint import load_model, newest_checkpoint
-from utils.cli import Flags, check_at_least, pick_device, run
+from utils.cli import Flags, autocast, check_at_least, pick_device, run
 from vae import latent_to_frame_mask
 
 # More prompts are processed in groups, so that memory stays that of 32 clips (64 with guidance).
@@ -81,10 +81,11 @@ def complete(
     videos = []
     for first in range(0, len(prompts), CLIPS_AT_ONCE):
         group = slice(first, first + CLIPS_AT_ONCE)
-        completed = complete_group(
-            model, prompt_ids[group], video[group], known, strength=strength, steps=steps, guidance=guidance,
-            eta=eta, seed=seed + first, progress=progress,
-        )
+        with autocast(config.precision, model.latent_scale.device):
+            completed = complete_group(
+                model, prompt_ids[group], video[group], known, strength=strength, steps=steps,
+                guidance=guidance, eta=eta, seed=seed + first, progress=progress,
+            )
         videos.append(completed)
     return np.concatenate(videos)
 

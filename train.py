@@ -51,7 +51,7 @@ from dit import DiT
 from sample import generate
 from text import encode_prompts
 from utils.checkpoint import Model, last_line, load_model, read_checkpoint, save_checkpoint, slim_checkpoint
-from utils.cli import Flags, add_config_flags, config_from_flags, pick_device, run
+from utils.cli import Flags, add_config_flags, autocast, config_from_flags, pick_device, run
 from utils.muon import Muon
 from vae import VAE, latent_to_frame_mask, psnr
 from world.captions import describe
@@ -215,7 +215,7 @@ def make_optimizers(network, matrices, muon_lr, adam_lr):
     is_matrix = set(matrices)
     others = [p for p in network.parameters() if p not in is_matrix]
     muon = Muon(matrices, lr=muon_lr)
-    adam = torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0)
+    adam = torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     return [muon, adam]
 
 
@@ -287,7 +287,8 @@ def train_vae(trainer, folder):
     for step in progress.bar:
         groups = next(batches)
         seed_step(trainer.config, step)
-        loss, error = trainer.vae_loss(groups)
+        with autocast(trainer.config.precision, trainer.device):
+            loss, error = trainer.vae_loss(groups)
         optimizer_step(trainer, "vae", loss)
 
         progress.finish_step(loss.item(), groups, note=f"{psnr(error):.1f} dB")
@@ -306,7 +307,8 @@ def train_dit(trainer, folder):
     for step in progress.bar:
         groups = next(batches)
         seed_step(trainer.config, step)
-        loss, clip_levels, clip_losses = trainer.dit_loss(groups)
+        with autocast(trainer.config.precision, trainer.device):
+            loss, clip_levels, clip_losses = trainer.dit_loss(groups)
         optimizer_step(trainer, "dit", loss)
         trainer.update_ema(step)
 

@@ -167,7 +167,10 @@ class VAE(nn.Module):
             for layer in self.encoder:
                 x = layer(x, cache)
             latents.append(x)                                                      # (B, 2Z, f, h, w)
-        mean, log_variance = torch.cat(latents, 2).chunk(2, 1)                     # (B, Z, f, h, w) each
+
+        # Under autocast the layers computed in bfloat16; what is added up from here on needs all digits.
+        latent = torch.cat(latents, 2).to(video.dtype)                             # (B, 2Z, f, h, w)
+        mean, log_variance = latent.chunk(2, 1)                                    # (B, Z, f, h, w) each
         return mean, log_variance
 
     def decode(self, z):
@@ -183,7 +186,7 @@ class VAE(nn.Module):
             x = x.transpose(1, 2).flatten(0, 1)                                    # (B T, 3 * 4 * 4, h, w)
             x = F.pixel_shuffle(x, self.space_factor)                              # (B T, 3, H, W)
             videos.append(x.unflatten(0, (B, -1)).transpose(1, 2))                 # (B, 3, T, H, W)
-        return torch.cat(videos, 2)
+        return torch.cat(videos, 2).to(z.dtype)
 
     def encode_known(self, video, known):
         """The latents of a video of which only some frames are known: the first step of sample.complete.

@@ -29,6 +29,7 @@ torch.set_num_threads(1)
 
 SMALL = {
     "name": "small",
+    "precision": "float32",
     "frames": 5,
     "height": 8,
     "width": 16,

@@ -6,6 +6,7 @@ import inspect
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 import imageio.v3 as iio
 import numpy as np
@@ -575,3 +576,14 @@ def test_a_file_that_cannot_be_written_is_one_line(command, checkpoint, steps_of
     code, _, err = command(sample, "--checkpoint", checkpoint)
     assert code == 2
     assert err == "sample.py: --out out/sample.gif: cannot be written (No space left on device)\n"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_sampling_is_made_in_the_configs_precision(precision, checkpoint, monkeypatch):
+    model = load_model(checkpoint)
+    model.config = replace(model.config, precision=precision)
+    seen = []
+    layer = model.dit.blocks[0].mlp_in
+    layer.register_forward_hook(lambda layer, args, output: seen.append(output.dtype))
+    sample.generate(model, ["a red circle"])
+    assert set(seen) == {getattr(torch, precision)}

@@ -755,3 +755,39 @@ def test_training_loads_no_safety_code():
     root = Path(train.__file__).parent
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+@pytest.mark.parametrize("precision, dtype", [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_only_products_are_made_in_the_configs_precision(precision, dtype, config, tmp_path):
+    config = replace(config, precision=precision)
+    trainer = make_trainer(config, tmp_path / "run")
+    made = {}
+
+    def note(name):
+        def hook(layer, args, output):
+            made[name] = output.dtype
+        return hook
+
+    trainer.vae.encoder[-1].register_forward_hook(note("vae"))
+    trainer.dit.blocks[0].mlp_in.register_forward_hook(note("dit"))
+    train.train(trainer, tmp_path / "run")
+    assert made == {"vae": dtype, "dit": dtype}
+
+    # Weights, optimizer states and latents have all digits.
+    state = trainer.state()
+    kept = [*state["vae"].values(), *state["dit"].values(), *state["ema"].values(), state["latent_scale"]]
+    for pair in trainer.optimizers.values():
+        for optimizer in pair:
+            for tensors in optimizer.state.values():
+                kept += tensors.values()
+    assert {tensor.dtype for tensor in kept if tensor.is_floating_point()} == {torch.float32}
+
+
+def test_under_autocast_networks_return_float32(config):
+    trainer = train.Trainer(config, ["a"], "cpu")
+    with torch.autocast("cpu", torch.bfloat16):
+        mean, log_variance = trainer.vae.encode(torch.zeros(2, 3, 5, 8, 16))
+        decoded = trainer.vae.decode(mean)
+        prediction = trainer.dit([mean], [torch.rand(2, 2)], [torch.zeros(2, 8, dtype=torch.long)])[0]
+    dtypes = {tensor.dtype for tensor in (mean, log_variance, decoded, prediction)}
+    assert dtypes == {torch.float32}

@@ -188,7 +188,7 @@ def width_over_height(cover):
     spreads = []
     for positions in (np.arange(W), np.arange(H)[:, None]):
         middle = (cover * positions).sum(axis=(1, 2)) / area                             # (T,)
-        offset = positions - middle[:, None, None]                                       # (T, 1, W), (T, H, 1)
+        offset = positions - middle[:, None, None]
         spreads.append(np.sqrt((cover * offset**2).sum(axis=(1, 2)) / area))
     return spreads[0] / spreads[1].clip(1e-6)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.cli import Flags, add_config_flags, check_at_least, config_from_flags, pick_device, run
+from utils import cli
+from utils.cli import Flags, add_config_flags, autocast, check_at_least, config_from_flags, pick_device, run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -313,3 +314,39 @@ def test_a_main_that_succeeds_does_not_exit():
     calls = []
     run(lambda: calls.append("main"))
     assert calls == ["main"]
+
+
+# Precision
+
+
+@pytest.mark.parametrize("precision, is_faster, expected", [
+    ("float32", True, False),
+    ("bfloat16", False, True),
+    ("auto", True, True),
+    ("auto", False, False),
+])
+def test_auto_takes_the_faster_precision(precision, is_faster, expected, monkeypatch):
+    monkeypatch.setattr(cli, "bfloat16_is_faster", {"cpu": is_faster}.get)
+    x = torch.ones(2, 2)
+    with autocast(precision, "cpu"):
+        product = x @ x
+    assert product.dtype == (torch.bfloat16 if expected else torch.float32)
+
+
+@pytest.mark.parametrize("float32_seconds, bfloat16_seconds, expected", [
+    (10, 7, True),
+    (10, 9, False),
+    (10, 1000, False),
+])
+def test_the_precision_is_timed(float32_seconds, bfloat16_seconds, expected, monkeypatch):
+    # A clock for eight tries of either kind; in the others, another program took half of the time.
+    readings = []
+    for seconds in (float32_seconds, bfloat16_seconds):
+        readings += 7 * [0, 2 * seconds] + [0, seconds]
+    monkeypatch.setattr(cli.time, "perf_counter", iter(readings).__next__)
+    assert cli.bfloat16_is_faster.__wrapped__("cpu") == expected
+
+
+@pytest.mark.parametrize("device_type, expected", [("cuda", True), ("mps", False)])
+def test_a_gpu_is_not_timed(device_type, expected):
+    assert cli.bfloat16_is_faster(device_type) == expected
