@@ -39,13 +39,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import imageio.v3 as iio
-import numpy as np
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from data import datasets
-from data.video_io import film_strip, to_float, to_uint8, write_clip
+from data.video_io import film_grid, film_strip, to_float, to_uint8, write_clip
 from diffusion import Schedule, diffusion_loss, draw_noise_levels
 from dit import DiT
 from sample import generate
@@ -54,12 +54,21 @@ from utils.checkpoint import Model, last_line, load_model, read_checkpoint, save
 from utils.cli import Flags, add_config_flags, autocast, config_from_flags, pick_device, run
 from utils.muon import Muon
 from vae import VAE, latent_to_frame_mask, psnr
-from world.captions import describe
-from world.scenes import draw_scene
 
 PRESET = str(Path(__file__).parent / "configs/tiny.toml")
 LEVEL_BINS = 10  # the loss is reported for each tenth of the noise levels
+GRID_WIDTH = 500  # pixels, about, of sample.gif
 GIVEN_PROMPT_DROPOUT = 0.5  # how often the prompt is emptied where frames are given
+
+# What sample.gif shows of the toy world: every colour, shape, direction and speed, in trained combinations.
+SAMPLE_PROMPTS = [
+    "a red circle moving left quickly",
+    "a green square moving up quickly",
+    "a blue triangle moving right quickly",
+    "a yellow circle moving down quickly",
+    "a purple square moving right slowly",
+    "a white triangle moving up slowly",
+]
 
 
 class Trainer:
@@ -387,24 +396,24 @@ def loss_by_level(levels, losses):
 
 @torch.no_grad()
 def picture_vae(trainer, group, path):
-    """Three clips above their reconstructions, as a PNG."""
+    """Three clips, each above its reconstruction, as a PNG."""
     video = group[0][:3]
     mean, _ = trainer.vae.encode(video)
-    strips = [to_uint8(video), to_uint8(trainer.vae.decode(mean))]
-    write_strip(path, np.concatenate(strips))
+    decoded = trainer.vae.decode(mean)
+    rows = []
+    captions = []
+    for i in range(len(video)):
+        rows += [to_uint8(video)[i], to_uint8(decoded)[i]]
+        captions += ["clip", f"through the VAE, {psnr(F.mse_loss(decoded[i], video[i])):.1f} dB"]
+    iio.imwrite(path, film_strip(rows, captions))
 
 
 @torch.no_grad()
 def picture_dit(trainer, group, path):
     """Samples for six captions, as a PNG."""
     captions = group[1][:6]
-    write_strip(path, generate(trainer.model(), captions))
-
-
-def write_strip(path, videos):
-    """Videos (B, T, H, W, 3), a row of frames each, three times as large."""
-    strip = film_strip(videos)
-    iio.imwrite(path, strip.repeat(3, 0).repeat(3, 1))
+    videos = generate(trainer.model(), captions)
+    iio.imwrite(path, film_strip(videos, captions))
 
 
 @torch.no_grad()
@@ -495,15 +504,15 @@ def make_folder(args, config):
 
 
 def write_samples(model, folder):
-    """sample.gif: videos for six prompts of the kind it was trained with, side by side."""
+    """sample.gif: videos for six prompts of the kind it was trained with, two rows of three."""
     config = model.config
     if config.data == "world":
-        prompts = [describe(draw_scene(np.random.default_rng(seed))) for seed in range(6)]
+        prompts = SAMPLE_PROMPTS
     else:
         prompts = list(datasets.make_dataset(config).captions.values())[:6]
     videos = generate(model, prompts)
-    side_by_side = np.concatenate(list(videos), 2)
-    write_clip(folder / "sample.gif", side_by_side, config.fps, 4, " | ".join(prompts))
+    grid = film_grid(videos, prompts, columns=3, zoom=max(1, GRID_WIDTH // (3 * config.width)))
+    write_clip(folder / "sample.gif", grid, config.fps, note=" | ".join(prompts))
     print(f"{folder / 'sample.gif'} shows:", *prompts, sep="\n  ")
 
 

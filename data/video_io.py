@@ -13,6 +13,8 @@ On disk (T, H, W, 3) uint8; in networks (B, 3, T, H, W) in [-1, 1].
 from config import BadInput, clip_shapes
 
 import itertools
+import math
+import textwrap
 from pathlib import Path
 
 import av
@@ -20,11 +22,24 @@ import imageio.v3 as iio
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps, ImageSequence, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 ENDINGS = (".mp4", ".gif", ".webp", ".png")
 EXIF_IMAGE_DESCRIPTION = 270
+
+# How a picture of labelled frames looks: dark text on white paper, a coloured border around every frame.
+PAPER = 255
+INK = (40, 40, 40)
+GREY = (150, 150, 150)
+GREEN = (30, 180, 80)
+BORDER = 3  # pixels
+GAP = 3  # pixels of paper around a frame and beside a text
+TEXT_SIZE = 14  # pixels
+LINE_HEIGHT = 18  # pixels
+LETTER_WIDTH = 7  # pixels of an average letter
+LEAST_LETTERS = 24  # in a line, however narrow the frames
+FRAME_HEIGHT = 100  # frames are enlarged by a whole factor to nearly this height
 
 # What Pillow and FFmpeg raise on broken files.
 READ_ERRORS = (
@@ -217,22 +232,94 @@ def read_window(path, frames, height, width, fps, rng):
         return clip[:, top : top + height, left : left + width]                 # (T, height, width, 3)
 
 
-def film_strip(videos, columns=6):
-    """(B, T, H, W, 3) -> one picture: a row per video, evenly spaced frames from left to right."""
-    chosen = np.linspace(0, videos.shape[1] - 1, min(columns, videos.shape[1])).round().astype(int)
-    framed = np.pad(videos[:, chosen], ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=90)
-    rows = [np.concatenate(list(row), 1) for row in framed]
-    return np.concatenate(rows)
+def framed(frame, zoom, colour=GREY):
+    """(H, W, 3) uint8 → the same zoom times as large, with a border of a colour and a gap of paper."""
+    H, W, _ = frame.shape
+    picture = Image.fromarray(frame).resize((W * zoom, H * zoom), Image.Resampling.NEAREST)
+    picture = ImageOps.expand(picture, BORDER, colour)
+    return np.array(ImageOps.expand(picture, GAP, (PAPER, PAPER, PAPER)))
 
 
-def write_clip(path, video, fps, zoom=1, note=""):
+def label(text, width, max_lines=None):
+    """Text → a picture (height, width or more, 3) uint8, of no height if there is no text.
+
+    It is wrapped to about the width, and cut, with "…" at its end, only beyond max_lines."""
+    font = ImageFont.load_default(TEXT_SIZE)
+    letters = max(LEAST_LETTERS, width // LETTER_WIDTH)
+    lines = textwrap.wrap(text, letters, max_lines=max_lines, placeholder=" …")
+
+    # A line of wide letters is longer than the average: then the picture is as wide as it needs.
+    lengths = [GAP + math.ceil(font.getlength(line)) + GAP for line in lines]
+    height = LINE_HEIGHT * len(lines) + (GAP if lines else 0)
+    picture = Image.new("RGB", (max([width, *lengths]), height), (PAPER, PAPER, PAPER))
+    draw = ImageDraw.Draw(picture)
+    for i, line in enumerate(lines):
+        draw.text((GAP, GAP + i * LINE_HEIGHT), line, INK, font)
+    return np.asarray(picture)
+
+
+def on_paper(picture, height, width):
+    """(H, W, 3) uint8 → (height, width, 3), with white paper below and at the right."""
+    H, W, _ = picture.shape
+    return np.pad(picture, ((0, height - H), (0, width - W), (0, 0)), constant_values=PAPER)
+
+
+def below_each_other(pictures):
+    """Pictures (H, W, 3) uint8 → one, as wide as the widest."""
+    width = max(picture.shape[1] for picture in pictures)
+    return np.concatenate([on_paper(picture, len(picture), width) for picture in pictures])
+
+
+def film_strip(videos, captions=None, columns=6, zoom=None, given=None):
+    """Videos → one picture: a row for each, evenly spaced frames from left to right below its caption.
+
+    videos    each (T, H, W, 3) uint8; lengths and sizes may differ
+    captions  None, or a text for each
+    zoom      None enlarges frames to a height of about 100 pixels
+    given     None, or (T,) bool for each: frames that were given get a green border, all others a grey one
+    """
+    zoom = zoom or max(1, FRAME_HEIGHT // videos[0].shape[1])
+    captions = captions or [""] * len(videos)
+    given = given or [np.zeros(len(video), bool) for video in videos]
+
+    rows = []
+    for video, caption, is_given in zip(videos, captions, given, strict=True):
+        chosen = np.linspace(0, len(video) - 1, min(columns, len(video))).round().astype(int)
+        frames = [framed(video[i], zoom, GREEN if is_given[i] else GREY) for i in chosen]
+        row = np.concatenate(frames, 1)
+        rows += [label(caption, row.shape[1]), row]
+    return below_each_other(rows)
+
+
+def film_grid(videos, captions, columns=3, zoom=1):
+    """Videos (B, T, H, W, 3) uint8 and their captions → one video (T, height, width, 3) that shows all.
+
+    Each has its caption below it, of which three lines are shown at most."""
+    cells = []
+    for video, caption in zip(videos, captions, strict=True):
+        frames = [framed(frame, zoom) for frame in video]
+        text = label(caption, frames[0].shape[1], max_lines=3)
+        cells.append([below_each_other([frame, text]) for frame in frames])
+
+    # All cells become as large as the largest, and the last row is filled with empty ones.
+    height = max(len(cell[0]) for cell in cells)
+    width = max(cell[0].shape[1] for cell in cells)
+    cells = np.stack([[on_paper(frame, height, width) for frame in cell] for cell in cells])
+    empty = -len(cells) % columns
+    cells = np.pad(cells, ((0, empty), *[(0, 0)] * 4), constant_values=PAPER)      # (rows * columns, T, ...)
+    rows = [np.concatenate(list(row), 2) for row in cells.reshape(-1, columns, *cells.shape[1:])]
+    return np.concatenate(rows, 1)
+
+
+def write_clip(path, video, fps, zoom=1, note="", caption=""):
     """Write video (T, H, W, 3) uint8 as mp4, gif, webp or png, by the path's ending, enlarged zoom times.
 
-    Several frames make a strip in a png. note goes into the file's metadata (mp4 and gif: comment, webp: EXIF
-    image description, png: Description).
+    Several frames make a strip in a png, below the caption; nothing else shows it. note goes into the file's
+    metadata (mp4 and gif: comment, webp: EXIF image description, png: Description).
     """
     path = Path(path)
-    video = np.asarray(video).repeat(zoom, 1).repeat(zoom, 2)
+    small = np.asarray(video)
+    video = small.repeat(zoom, 1).repeat(zoom, 2)
     if path.suffix == ".mp4":
         with iio.imopen(path, "w", plugin="pyav") as file:
             file.container_metadata["comment"] = note
@@ -247,7 +334,7 @@ def write_clip(path, video, fps, zoom=1, note=""):
     else:
         info = PngInfo()
         info.add_text("Description", note)
-        picture = film_strip(video[None]) if len(video) > 1 else video[0]
+        picture = film_strip([small], [caption], zoom=zoom) if len(video) > 1 else video[0]
         iio.imwrite(path, picture, pnginfo=info)
 
 

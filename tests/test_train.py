@@ -15,10 +15,11 @@ import torch
 
 import train
 from data import datasets
-from data.video_io import film_strip, to_float, to_uint8
+from data.video_io import film_grid, film_strip, to_float, to_uint8
 from sample import generate
 from utils.checkpoint import load_model, read_checkpoint
 from vae import latent_to_frame_mask
+from world.scenes import COLOURS, DIRECTIONS, SEEN, SHAPES, SPEEDS
 
 
 class Killed(Exception):
@@ -259,28 +260,41 @@ def test_every_checkpoint_has_its_picture(resumable):
         assert iio.imread(folder / name).ndim == 3
 
 
-def test_the_pictures_show_clips_above_their_reconstructions_and_samples(config, tmp_path, monkeypatch):
-    shown = {}
+@pytest.fixture
+def shown(monkeypatch):
+    """(videos, captions) of every strip that train.py draws."""
+    strips = []
 
-    def write_strip(path, videos):
-        shown[path] = videos
+    def draw(videos, captions):
+        strips.append((videos, captions))
+        return film_strip(videos, captions)
 
-    monkeypatch.setattr(train, "write_strip", write_strip)
+    monkeypatch.setattr(train, "film_strip", draw)
+    return strips
+
+
+def test_a_picture_of_the_vae_shows_three_clips_each_above_its_reconstruction(config, tmp_path, shown):
     trainer = train.Trainer(config, ["a", "dog"], "cpu")
     video = torch.rand(4, 3, 5, 8, 16) * 2 - 1
-    train.picture_vae(trainer, (video, ["a"] * 4, None), "vae")
-    train.picture_dit(trainer, (video, ["a dog", "", "a"], None), "dit")
+    train.picture_vae(trainer, (video, ["a"] * 4, None), tmp_path / "vae.png")
 
     decoded = trainer.vae.decode(trainer.vae.encode(video)[0])
-    assert np.array_equal(shown["vae"], np.concatenate([to_uint8(video)[:3], to_uint8(decoded)[:3]]))
-    assert np.array_equal(shown["dit"], generate(trainer.model(), ["a dog", "", "a"]))
+    videos, captions = shown[0]
+    assert np.array_equal(videos[0::2], to_uint8(video)[:3])
+    assert np.array_equal(videos[1::2], to_uint8(decoded)[:3])
+    assert captions[0::2] == ["clip"] * 3
+    for i, caption in enumerate(captions[1::2]):
+        decibels = 10 * torch.log10(4 / ((decoded[i] - video[i]) ** 2).mean()).item()
+        assert caption == f"through the VAE, {decibels:.1f} dB"
 
 
-def test_a_strip_is_three_times_as_large(tmp_path):
-    videos = np.zeros((2, 5, 8, 16, 3), np.uint8)
-    train.write_strip(tmp_path / "strip.png", videos)
-    height, width, _ = film_strip(videos).shape
-    assert iio.imread(tmp_path / "strip.png").shape == (3 * height, 3 * width, 3)
+def test_a_picture_of_the_transformer_shows_its_samples_under_their_captions(config, tmp_path, shown):
+    trainer = train.Trainer(config, ["a", "dog"], "cpu")
+    captions = ["a dog", "", "a", "dog", "a a", "dog dog", "a seventh"]
+    train.picture_dit(trainer, (None, captions, None), tmp_path / "dit.png")
+    videos, its_captions = shown[0]
+    assert np.array_equal(videos, generate(trainer.model(), captions[:6]))
+    assert its_captions == captions[:6]
 
 
 def test_no_two_steps_of_two_seeds_draw_the_same(config):
@@ -733,14 +747,25 @@ def test_captions_that_are_too_long_stop_a_run_before_it_begins():
         train.new_trainer(parse("--max-words", 5), "cpu")
 
 
-def test_the_samples_are_of_six_prompts_of_the_world(model, tmp_path, capsys):
+def test_the_sample_prompts_show_every_word_of_the_world_in_trained_combinations():
+    wanted = []
+    for prompt in train.SAMPLE_PROMPTS:
+        _, colour, shape, _, direction, speed = prompt.split()
+        wanted.append((shape, colour, direction, speed))
+    assert len(wanted) == 6
+    assert set(wanted) <= set(SEEN)
+    vocabulary = (SHAPES, COLOURS, DIRECTIONS, SPEEDS)
+    for words, in_prompts in zip(vocabulary, zip(*wanted, strict=True), strict=True):
+        assert set(in_prompts) == set(words)
+
+
+def test_the_samples_are_a_grid_of_the_worlds_prompts(model, tmp_path, capsys):
     train.write_samples(model, tmp_path)
     frames = iio.imread(tmp_path / "sample.gif", index=None)
-    T, H, W = frames.shape[:3]
-    assert (T, H, W) == (5, 4 * 8, 4 * 6 * 16)
-    prompts = capsys.readouterr().out.splitlines()[1:]
-    assert len(set(prompts)) == 6
-    assert all(prompt.startswith("  a ") for prompt in prompts)
+    grid = film_grid(generate(model, train.SAMPLE_PROMPTS), train.SAMPLE_PROMPTS, zoom=10)
+    assert frames.shape == grid.shape
+    assert np.abs(frames.astype(int) - grid).mean() < 5
+    assert capsys.readouterr().out.splitlines()[1:] == [f"  {prompt}" for prompt in train.SAMPLE_PROMPTS]
 
 
 def test_the_samples_of_a_folder_are_of_its_captions(config, folder, tmp_path, capsys):

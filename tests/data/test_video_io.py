@@ -18,13 +18,19 @@ from PIL import Image
 
 from data import video_io
 from data.video_io import (
+    BORDER,
     ENDINGS,
+    GAP,
+    GREEN,
+    GREY,
     check_output_path,
     cover_crop,
     duration,
+    film_grid,
     film_strip,
     fit_frame,
     frames_at,
+    label,
     nearest_size,
     open_clip,
     probe,
@@ -486,14 +492,14 @@ def test_scaling_a_window_averages_pixels_and_does_not_blur_edges(clips, moving)
 def written(request, moving, tmp_path_factory):
     """A file of each ending, four times as large as `moving`, at 10 frames per second, with a note."""
     path = tmp_path_factory.mktemp("written") / f"clip{request.param}"
-    write_clip(path, moving, 10.0, zoom=4, note="a note | seed 3")
+    write_clip(path, moving, 10.0, zoom=4, note="a note | seed 3", caption="a caption")
     return path
 
 
 def test_what_is_written_comes_back_enlarged_and_in_its_colours(written, moving):
     expected = moving.repeat(4, 1).repeat(4, 2)
     if written.suffix == ".png":
-        expected = film_strip(expected[None])
+        expected = film_strip([moving], ["a caption"], zoom=4)
         again = iio.imread(written)
         tolerance = 0
     elif written.suffix == ".mp4":
@@ -552,31 +558,118 @@ def test_a_png_of_one_frame_is_that_frame(tmp_path):
     assert (iio.imread(tmp_path / "still.png") == frame).all()
 
 
-# A strip of frames
+# Labelled pictures
+
+
+EDGE = BORDER + GAP
+
+
+def cells_of(strip, rows, columns, height, width):
+    """A strip without captions → its cells (rows, height + edges, columns, width + edges, 3)."""
+    return strip.reshape(rows, height + 2 * EDGE, columns, width + 2 * EDGE, 3)
 
 
 def test_a_strip_has_a_row_per_video_and_evenly_spaced_frames_from_left_to_right():
     videos = np.random.default_rng(0).integers(0, 256, (2, 9, 8, 12, 3), dtype=np.uint8)
-    strip = film_strip(videos, columns=3)
-
-    # Every frame has a border of one pixel.
-    cells = strip.reshape(2, 8 + 2, 3, 12 + 2, 3)
+    cells = cells_of(film_strip(videos, columns=3, zoom=1), 2, 3, 8, 12)
     for row in range(2):
         for column, frame in enumerate((0, 4, 8)):
-            assert (cells[row, 1:-1, column, 1:-1] == videos[row, frame]).all()
+            assert (cells[row, EDGE:-EDGE, column, EDGE:-EDGE] == videos[row, frame]).all()
 
 
-def test_a_strip_has_grey_borders():
-    strip = film_strip(np.zeros((2, 9, 8, 12, 3), np.uint8), columns=3)
-    cells = strip.reshape(2, 8 + 2, 3, 12 + 2, 3)
-    cells[:, 1:-1, :, 1:-1] = 90
-    assert (strip == 90).all()
+def test_what_was_given_has_a_green_border_and_the_rest_a_grey_one():
+    videos = np.zeros((2, 9, 8, 12, 3), np.uint8)
+    given = [np.arange(9) < 5, np.arange(9) >= 5]
+    cells = cells_of(film_strip(videos, columns=3, zoom=1, given=given), 2, 3, 8, 12)
+    borders = cells[:, GAP, :, GAP].tolist()
+    assert borders == [[list(GREEN), list(GREEN), list(GREY)], [list(GREY), list(GREY), list(GREEN)]]
+
+
+def test_a_frame_has_a_border_all_around_and_white_paper_around_that():
+    strip = film_strip(np.zeros((1, 1, 8, 12, 3), np.uint8), zoom=2)
+    expected = np.full((16 + 2 * EDGE, 24 + 2 * EDGE, 3), 255)
+    expected[GAP:-GAP, GAP:-GAP] = GREY
+    expected[EDGE:-EDGE, EDGE:-EDGE] = 0
+    assert (strip == expected).all()
 
 
 @pytest.mark.parametrize("frames, columns", [(1, 1), (5, 5), (6, 6), (17, 6)])
 def test_a_strip_has_six_frames_at_most(frames, columns):
-    strip = film_strip(np.zeros((2, frames, 8, 12, 3), np.uint8))
-    assert strip.shape == (2 * (8 + 2), columns * (12 + 2), 3)
+    strip = film_strip(np.zeros((2, frames, 8, 12, 3), np.uint8), zoom=1)
+    assert strip.shape == (2 * (8 + 2 * EDGE), columns * (12 + 2 * EDGE), 3)
+
+
+@pytest.mark.parametrize("height, zoom", [(32, 3), (64, 1), (100, 1), (101, 1), (256, 1)])
+def test_small_frames_are_enlarged_by_a_whole_factor(height, zoom):
+    strip = film_strip(np.zeros((1, 1, height, 16, 3), np.uint8))
+    assert strip.shape[:2] == (zoom * height + 2 * EDGE, zoom * 16 + 2 * EDGE)
+
+
+def test_videos_of_other_lengths_and_sizes_are_rows_of_one_picture():
+    videos = [np.zeros((3, 8, 12, 3), np.uint8), np.zeros((1, 16, 8, 3), np.uint8)]
+    strip = film_strip(videos, zoom=1)
+    assert strip.shape[:2] == (8 + 16 + 4 * EDGE, 3 * (12 + 2 * EDGE))
+    assert (strip[8 + 2 * EDGE :, 8 + 2 * EDGE :] == 255).all()
+
+
+def test_a_caption_stands_above_its_row_and_only_there():
+    videos = np.zeros((2, 6, 32, 32, 3), np.uint8)
+    plain = film_strip(videos)
+    captioned = film_strip(videos, ["", "a caption"])
+    row = len(plain) // 2
+    text = captioned[row:-row]
+    assert (captioned[:row] == plain[:row]).all()
+    assert (captioned[-row:] == plain[-row:]).all()
+    assert (text < 100).any()
+    assert (text == label("a caption", plain.shape[1])).all()
+
+
+def inked(picture):
+    """How many pixels are clearly darker than paper."""
+    return int((picture < 200).any(-1).sum())
+
+
+@pytest.mark.parametrize("word", ["words", "W" * 50])
+def test_a_long_caption_is_wrapped_and_nothing_of_it_is_cut_off(word):
+    text = " ".join([word] * 12)
+    narrow = label(text, 300)
+    wide = label(text, 100_000)
+    assert len(narrow) > 1.5 * len(wide)
+    assert inked(narrow) == pytest.approx(inked(wide), rel=0.02)
+    assert (narrow[:, -1] == 255).all()
+
+
+@pytest.mark.parametrize("text", ["naïve — 一只小猫 🐈", "مرحبا", "a\nb\tc", "\0 \x1b[31m", " ", ""])
+def test_any_text_can_be_a_caption(text):
+    strip = film_strip(np.zeros((1, 2, 8, 12, 3), np.uint8), [text])
+    assert (strip.shape[0] > 8 * 12 + 2 * EDGE) == bool(text.strip())
+
+
+def test_a_text_of_too_many_lines_says_that_it_goes_on():
+    text = "word " * 100
+    three = label(text, 200, max_lines=3)
+    assert len(three) == len(label("word " * 15, 200))
+    assert (three != label("word " * 15, 200)).any()
+
+
+def test_a_grid_shows_every_video_in_its_cell_above_its_caption():
+    videos = np.random.default_rng(0).integers(0, 200, (5, 4, 32, 40, 3), dtype=np.uint8)
+    captions = ["one", "two", "three", "four", "a very long caption that needs more than a single line"]
+    grid = film_grid(videos, captions, columns=3, zoom=5)
+    T, H, W, _ = grid.shape
+    assert T == 4
+    height = H // 2
+    width = W // 3
+    for i, (video, caption) in enumerate(zip(videos, captions, strict=True)):
+        row, column = divmod(i, 3)
+        cell = grid[:, row * height : (row + 1) * height, column * width : (column + 1) * width]
+        text = label(caption, width)
+        bottom = 5 * 32 + EDGE
+        assert (cell[:, EDGE:bottom:5, EDGE : EDGE + 5 * 40 : 5] == video).all()
+        assert (cell[:, bottom + EDGE : bottom + EDGE + len(text)] == text).all()
+
+    # The sixth cell is empty.
+    assert (grid[:, height:, 2 * width :] == 255).all()
 
 
 # Paths
