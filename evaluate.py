@@ -153,26 +153,27 @@ def format_table(report):
 
 @dataclass
 class ModeScorer:
-    """What every mode's function is given, and where the rows and example strips go."""
+    """What every mode's function is given, and where its rows and the examples for the picture go."""
 
     model: object
     n: int  # cases of each mode
     seed: int
     sampling: dict  # steps, guidance, eta, seed of sample.complete
-    strips: list = field(default_factory=list)
+    examples: list = field(default_factory=list)  # (caption, video, which of its frames were given)
 
     @property
     def fps(self):
         return self.model.config.fps
 
-    def row(self, title, right, note="", example=None):
-        """Prints a share with its interval. right: n booleans, or their share; example: videos, of which
-        the first is shown."""
+    def row(self, title, right, note=""):
+        """Prints a share with its interval. right: n booleans, or their share."""
         share = float(np.mean(right))
         low, high = interval(share, self.n)
         print(f"{title:58}{share:7.1%}   {low:.1%} to {high:.1%} of {self.n}   {note}", flush=True)
-        if example is not None:
-            self.strips.append(film_strip(example[:1], 9).repeat(4, 0).repeat(4, 1))
+
+    def show(self, caption, videos, given):
+        """Puts the first of the videos into the picture. given: (T,) bool, its frames that were given."""
+        self.examples.append((caption, videos[0], np.broadcast_to(given, len(videos[0]))))
 
     def clips(self, pool, seed_offset, frames):
         """Clips of 32x32 from the world. The same offset and length give the same clips."""
@@ -246,7 +247,8 @@ def score_animate(scorer):
     kept = (videos[:, 0] == truth[:, 0]).all()
     decibels = reconstruction_psnr(model, stills)
     note = f"the still comes back: {kept}; the VAE's own picture of it {decibels:.1f} dB"
-    scorer.row("animate a still: it moves as prompted", right, note, example=videos)
+    scorer.row("animate a still: it moves as prompted", right, note)
+    scorer.show(f"a still, animated: {captions[0]}", videos, given=np.arange(17) == 0)
 
     videos = extend(model, scorer.no_prompts(), stills, 16, **scorer.sampling)
     right = []
@@ -290,7 +292,10 @@ def score_extension(scorer, direction, videos, truth, combinations, new, seam):
         right.append(same and distance < np.inf)
     measured = f"velocity off by {np.mean(error):.3f} px a frame (median {np.median(error):.3f})"
     note = f"{measured}, on the world's own, after the VAE, {np.mean(floor):.3f} ({np.median(floor):.3f})"
-    scorer.row(f"extend {direction}: direction kept at the seam", right, note, example=videos)
+    scorer.row(f"extend {direction}: direction kept at the seam", right, note)
+    frame = np.arange(len(truth[0]))
+    given = (frame < new.start) | (frame >= new.stop)
+    scorer.show(f"a clip, extended {direction} by a second, no prompt", videos, given)
 
 
 def score_fill(scorer):
@@ -299,7 +304,9 @@ def score_fill(scorer):
     videos, _ = fill(scorer.model, scorer.no_prompts(), truth, 9, 16, **scorer.sampling)
     errors = path_errors(videos, truth, slice(9, 17))
     right = same_and_near(videos, combinations, errors)
-    scorer.row("fill in the middle third: the same thing, within 2 px", right, pixels(errors), example=videos)
+    scorer.row("fill in the middle third: the same thing, within 2 px", right, pixels(errors))
+    frame = np.arange(25)
+    scorer.show("a clip, its middle third filled in, no prompt", videos, given=(frame < 9) | (frame > 16))
 
 
 def score_connect(scorer):
@@ -322,23 +329,27 @@ def score_connect(scorer):
     right = (area[:, 9:17] >= 0.5 * smaller_end).all(1)
     kept = (videos[:, :9] == truth[:, :9]).all() and (videos[:, 17:] == other[:, 17:]).all()
     title = "connect different things: one to be seen in every frame"
-    scorer.row(title, right, f"ends kept: {kept}", example=videos)
+    scorer.row(title, right, f"ends kept: {kept}")
+    frame = np.arange(25)
+    scorer.show("two clips of different things, connected, no prompt", videos, (frame < 9) | (frame > 16))
 
 
 def score_edit(scorer):
     """Red things become blue and stay on their path, at rising strengths."""
     red = [combination for combination in COMBINATIONS if combination[1] == "red"]
+    _, captions, truth = scorer.clips(red, 4, 17)
+    prompts = [caption.replace("red", "blue") for caption in captions]
+    all_known = np.ones(17, bool)
+    scorer.show(f"a clip to edit: {captions[0]}", truth, given=True)
     for strength in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
-        _, captions, truth = scorer.clips(red, 4, 17)
-        prompts = [caption.replace("red", "blue") for caption in captions]
-        all_known = np.ones(17, bool)
         videos = complete(scorer.model, prompts, truth, all_known, strength=strength, **scorer.sampling)
         errors = path_errors(videos, truth, slice(None))
         right = []
         for video, error in zip(videos, errors, strict=True):
             right.append(read(video)["colour"] == "blue" and error <= NEAR)
         title = f"edit red to blue, strength {strength}: blue, within 2 px"
-        scorer.row(title, right, pixels(errors), example=videos)
+        scorer.row(title, right, pixels(errors))
+        scorer.show(f"edited with strength {strength}: {prompts[0]}", videos, given=False)
 
 
 MODES = [
@@ -359,10 +370,10 @@ def modes(model, n, seed=20_000, **sampling):
     scorer = ModeScorer(model, n, seed, {"seed": seed} | sampling)
     for score_mode in MODES:
         score_mode(scorer)
+    captions, videos, given = zip(*scorer.examples, strict=True)
     Path("out").mkdir(exist_ok=True)
-    iio.imwrite("out/modes.png", np.concatenate(scorer.strips))
-    order = "animate, extend forward, backward, fill in, connect different things, edit with rising strength"
-    print(f"out/modes.png shows the first case of: {order}")
+    iio.imwrite("out/modes.png", film_strip(videos, captions, columns=9, given=given))
+    print("out/modes.png shows the first case of each: frames with a green border were given")
 
 
 def minute(model, n, seconds, seed=30_000, **sampling):

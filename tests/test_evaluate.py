@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import evaluate
+from data.video_io import film_strip
 from utils.checkpoint import load_model
 from world import reader
 from world.reader import ATTRIBUTES, read
@@ -637,13 +638,38 @@ def test_an_edit_that_stays_red_is_wrong(score_rows, artist):
     assert shares(score_rows(evaluate.score_edit)) == [0] * 6
 
 
+def test_the_picture_shows_of_every_mode_which_frames_were_given(artist):
+    scorer = evaluate.ModeScorer(SimpleNamespace(config=Config(frames=25)), 2, 20_000, SAMPLING)
+    for score_mode in evaluate.MODES:
+        score_mode(scorer)
+    captions, videos, given = zip(*scorer.examples, strict=True)
+    masks = ["".join("g" if is_given else "i" for is_given in frames) for frames in given]
+    assert masks == [
+        "g" + 16 * "i",
+        13 * "g" + 12 * "i",
+        12 * "i" + 13 * "g",
+        9 * "g" + 8 * "i" + 8 * "g",
+        9 * "g" + 8 * "i" + 8 * "g",
+        17 * "g",
+        *[17 * "i"] * 6,
+    ]
+    assert [len(video) for video in videos] == [len(mask) for mask in masks]
+
+    # The clip to edit stands above its edits, and what was asked for is said.
+    assert np.array_equal(videos[5], artist.truth[0])
+    assert captions[5] == f"a clip to edit: {artist.captions[0]}"
+    assert captions[6] == f"edited with strength 0.5: {artist.captions[0].replace('red', 'blue')}"
+    assert len(set(captions)) == len(captions)
+
+
 def test_all_modes_are_scored_and_their_first_cases_are_one_picture(model, monkeypatch, tmp_path, capsys):
     def score_mode(grey):
         def score(scorer):
             examples = np.full((2, 12, 4, 6, 3), grey, np.uint8)
             examples[1] = 0
-            scorer.row("a mode", [True, False], example=examples)
+            scorer.row("a mode", [True, False])
             scorer.row("another row", [True, False])
+            scorer.show(f"grey {grey}", examples, given=np.arange(12) < 6)
             told.append((scorer.model, scorer.n, scorer.seed, scorer.sampling))
         return score
 
@@ -653,11 +679,10 @@ def test_all_modes_are_scored_and_their_first_cases_are_one_picture(model, monke
     monkeypatch.setattr(evaluate, "MODES", [score_mode(50), score_mode(150)])
     evaluate.modes(model, 2, steps=7)
 
-    # A strip is 9 of the frames beside each other, with a border of a pixel, enlarged four times.
-    picture = iio.imread("out/modes.png")
-    assert picture.shape == (2 * 6 * 4, 9 * 8 * 4, 3)
-    assert (picture[4:20, 4:28] == 50).all()
-    assert (picture[28:44, 4:28] == 150).all()
+    videos = [np.full((12, 4, 6, 3), grey, np.uint8) for grey in (50, 150)]
+    given = [np.arange(12) < 6] * 2
+    expected = film_strip(videos, ["grey 50", "grey 150"], columns=9, given=given)
+    assert (iio.imread("out/modes.png") == expected).all()
     assert capsys.readouterr().out.count(" of 2 ") == 4
     for its_model, n, seed, sampling in told:
         assert its_model is model
