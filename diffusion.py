@@ -301,21 +301,25 @@ def sample_latents(
 
 
 def draw_schedules(path):
-    """A picture of one frame at nine noise levels, a row per schedule: flow, cosine, linear."""
+    """A picture of one frame at nine noise levels, a row per schedule."""
     import imageio.v3 as iio
     import numpy as np
 
+    from data.video_io import film_strip
     from world.scenes import draw_scene, render
 
     pixels = render(draw_scene(np.random.default_rng(0)), frames=1, height=64, width=64)[0]
     frame = torch.from_numpy(pixels).float() / 127.5 - 1
-    eps = torch.randn(64, 64, 3)
+    eps = torch.randn(64, 64, 3, generator=torch.Generator().manual_seed(0))
     rows = []
+    captions = []
     for kind in ("flow", "cosine", "linear"):
-        noisy = [Schedule(kind).add_noise(frame, eps, t) for t in torch.linspace(0, 1, 9)]
-        rows.append(torch.cat(noisy, 1))
-    picture = ((torch.cat(rows) + 1) * 127.5).clamp(0, 255).byte()
-    iio.imwrite(path, picture.numpy())
+        schedule = Schedule(kind)
+        noisy = torch.stack([schedule.add_noise(frame, eps, t) for t in torch.linspace(0, 1, 9)])
+        rows.append(((noisy + 1) * 127.5).clamp(0, 255).byte().numpy())
+        halfway = f"alpha {schedule.alpha(0.5):.2f}, sigma {schedule.sigma(0.5):.2f}"
+        captions.append(f"{kind}: noise level t from 0 to 1 in eighths; in the middle {halfway}")
+    iio.imwrite(path, film_strip(rows, captions, columns=9))
 
 
 def sample_a_number(kind, eta):
@@ -338,8 +342,70 @@ def sample_a_number(kind, eta):
     )
 
 
-if __name__ == "__main__":
+@torch.no_grad()
+def watch_sampling(model, prompt):
+    """Samples one video → a list of (t, x_t, the network's guess of x_0 there); the last is the result."""
+    from text import encode_prompts
+
+    config = model.config
+    schedule = Schedule(config.schedule)
+    seen = []
+
+    # The guidance is in here, so that we see the guess that the sampler sees.
+    def watched(x, t, prompt_ids):
+        output = classifier_free_guidance(model.dit, x[0], t[0], prompt_ids[0], config.guidance)
+        level = t[0][0, 0].item()
+        x_0, _ = to_x0_and_eps(x[0], output, schedule.alpha(level), schedule.sigma(level), config.target)
+        seen.append((level, x[0], x_0))
+        return [output]
+
+    def noise():
+        latents = (1, config.latent_channels, 5, 32 // config.vae_space, 32 // config.vae_space)
+        return torch.randn(latents, generator=torch.Generator().manual_seed(0))
+
+    prompt_ids = encode_prompts([prompt], model.vocab, config.max_words)
+    result = sample_latents(
+        watched, prompt_ids, noise, schedule, config.target, steps=config.sample_steps, eta=0.0, guidance=1.0
+    )
+    seen.append((0.0, result, result))
+    return seen
+
+
+@torch.no_grad()
+def draw_sampling(model, path, prompt="a red circle moving right quickly"):
+    """A picture of one sample on its way from noise to video: what the sampler holds, and what it expects."""
+    import imageio.v3 as iio
+    import numpy as np
+
+    from data.video_io import film_strip, to_uint8
+
+    def decode(latents):
+        return to_uint8(model.vae.decode(latents / model.latent_scale))[0]
+
+    # Six of the levels it visited, from first to last.
+    seen = watch_sampling(model, prompt)
+    chosen = [seen[i] for i in np.linspace(0, len(seen) - 1, 6).round().astype(int)]
+    held = film_strip(
+        [decode(x_t) for _, x_t, _ in chosen],
+        [f"noise level {t:.2f}: what the sampler holds, x_t" for t, _, _ in chosen],
+        columns=5,
+        zoom=2,
+    )
+    guessed = film_strip(
+        [decode(x_0) for _, _, x_0 in chosen],
+        ["its guess of the clean video, x_0" for _ in chosen],
+        columns=5,
+        zoom=2,
+    )
+    held = np.pad(held, ((0, 0), (0, 20), (0, 0)), constant_values=255)
+    iio.imwrite(path, np.concatenate([held, guessed], 1))
+
+
+def demo():
+    """The schedules in numbers and in a picture, a world of one number, a sample of the shipped model."""
     from pathlib import Path
+
+    from utils.checkpoint import SHIPPED, load_model
 
     print("(alpha, sigma)      flow            cosine            linear")
     for t in (0.0, 0.25, 0.5, 0.75, 1.0):
@@ -350,8 +416,17 @@ if __name__ == "__main__":
 
     Path("out").mkdir(exist_ok=True)
     draw_schedules("out/diffusion.png")
-    print("out/diffusion.png shows one frame at nine levels, a row per schedule: flow, cosine, linear\n")
+    print("out/diffusion.png shows one frame at nine levels, a row per schedule\n")
 
     for kind in ("flow", "cosine", "linear"):
         for eta in (0.0, 1.0):
             print(f"{kind:>7}, eta = {eta:.0f}: noise -> {sample_a_number(kind, eta).item():.4f}")
+
+    draw_sampling(load_model(SHIPPED), "out/noise-to-video.png")
+    print("\nout/noise-to-video.png shows a sample on its way: what the sampler holds, and its guess of x_0")
+
+
+if __name__ == "__main__":
+    from utils.cli import run
+
+    run(demo)

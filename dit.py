@@ -36,7 +36,7 @@ Letters
     M       tokens of a packed batch
     S       noise levels of a packed batch: 1 + f for each clip, the words' and one per latent frame
 """
-from config import BadInput, Config
+from config import BadInput
 
 import math
 
@@ -253,21 +253,79 @@ def tokens_per_level(grids, prompt_ids):
     return torch.tensor(counts)
 
 
+@torch.no_grad()
+def attention_shares(dit, block, x, t, prompt_ids):
+    """Runs the network on one clip → how each token of one block shares its attention out, (heads, N, N)."""
+    seen = []
+    hook = block.qkv.register_forward_hook(lambda layer, inputs, output: seen.append(output))
+    dit([x], [t], [prompt_ids])
+    hook.remove()
+
+    # As in self_attention, but up to the softmax only, which `attention` does not return.
+    q, k, _ = seen[0].unflatten(-1, (3, -1, block.head_dim)).permute(1, 2, 0, 3)   # (heads, N, head_dim) each
+    from_start = token_positions(dit.patch_grid(x), prompt_ids.shape[1])[:, 0]     # (N, 3)
+    cos, sin = rope(from_start, block.head_dim)                                    # (N, head_dim / 2)
+    scores = apply_rope(layer_norm(q), cos, sin) @ apply_rope(layer_norm(k), cos, sin).mT
+    return (scores * block.head_dim**-0.5).softmax(-1)
+
+
+@torch.no_grad()
+def draw_attention(model, path):
+    """A picture of where one patch on a moving thing looks, in a block in the middle; prints the words."""
+    import imageio.v3 as iio
+
+    from data.video_io import GREEN, film_strip, to_float, to_uint8
+    from diffusion import Schedule
+    from text import encode_prompts
+    from world.scenes import Scene, Thing, render
+
+    # A clip at noise level 0.6, as it is when a sample is half done.
+    prompt = "a red circle moving right quickly"
+    clip = render(Scene([Thing("circle", "red", 0.2, (0.3, 0.6), "right", "quickly")]))
+    x_0 = model.vae.encode(to_float(clip[None]))[0] * model.latent_scale           # (1, Z, 5, h, w)
+    eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
+    x = Schedule(model.config.schedule).add_noise(x_0, eps, 0.6)
+    prompt_ids = encode_prompts([prompt], model.vocab, model.config.max_words)     # (1, L)
+    middle = (len(model.dit.blocks) - 1) // 2
+    shares = attention_shares(model.dit, model.dit.blocks[middle], x, torch.full((1, 5), 0.6), prompt_ids)
+
+    # In latent frame 2 of 0 to 4, the circle is over the patch just below and right of the middle.
+    _, rows, columns = model.dit.patch_grid(x)
+    L = prompt_ids.shape[1]
+    token = L + (2 * rows + rows // 2) * columns + columns // 2
+    H, W = 32 // rows, 32 // columns
+    shown = clip[::4].copy()  # the last frame of each latent frame
+    box = shown[2, 16 : 16 + H, 16 : 16 + W]
+    box[[0, -1]] = GREEN
+    box[:, [0, -1]] = GREEN
+
+    noisy = to_uint8(model.vae.decode(x / model.latent_scale))[0, ::4]
+    pictures = [shown, noisy]
+    captions = [f"{prompt}; a patch in green", "what the network sees, at noise level 0.6"]
+    for head, share in enumerate(shares[:, token], 1):
+        words = ", ".join(f"{word} {part:.0%}" for word, part in zip(prompt.split(), share, strict=False))
+        captions.append(f"where the patch looks, block {middle + 1}, head {head}; at words: {words}")
+        print(captions[-1])
+        heat = (share[L:] / share[L:].max() * 255).byte().reshape(5, rows, columns, 1)
+        pictures.append(heat.expand(-1, -1, -1, 3).numpy().repeat(H, 1).repeat(W, 2))
+    iio.imwrite(path, film_strip(pictures, captions))
+
+
+def demo():
+    """The shipped network: its size, and where one patch looks."""
+    from pathlib import Path
+
+    from utils.checkpoint import SHIPPED, load_model
+
+    model = load_model(SHIPPED)
+    parameters = sum(p.numel() for p in model.dit.parameters())
+    print(f"{parameters / 1e6:.1f}M parameters in {len(model.dit.blocks)} blocks")
+    Path("out").mkdir(exist_ok=True)
+    draw_attention(model, "out/dit.png")
+    print("out/dit.png shows where it looks: the lighter, the more")
+
+
 if __name__ == "__main__":
-    config = Config()
-    dit = DiT(config, vocab_size=18)
-    parameters = sum(p.numel() for p in dit.parameters())
-    print(f"{parameters / 1e6:.1f}M parameters in {config.dit_depth} blocks of width {config.dit_width}")
+    from utils.cli import run
 
-    shapes = [(2, 5, 8, 8), (1, 1, 8, 12), (3, 9, 12, 8)]
-    x = [torch.randn(B, config.latent_channels, f, h, w) for B, f, h, w in shapes]
-    t = [torch.rand(B, f) for B, f, _, _ in shapes]
-    prompt_ids = [torch.randint(19, (B, config.max_words)) for B, _, _, _ in shapes]
-    out = dit(x, t, prompt_ids)
-    for latents, prediction in zip(x, out, strict=True):
-        print(f"latents {tuple(latents.shape)} -> {tuple(prediction.shape)}", end="; ")
-        print(f"before training the prediction is {prediction.abs().max():.0f} everywhere")
-
-    clips = sum(B for B, _, _, _ in shapes)
-    tokens = sum(B * (config.max_words + f * h * w // 4) for B, f, h, w in shapes)
-    print(f"{clips} clips of {len(shapes)} shapes, in one sequence of {tokens} tokens")
+    run(demo)

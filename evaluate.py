@@ -248,7 +248,7 @@ def score_animate(scorer):
     decibels = reconstruction_psnr(model, stills)
     note = f"the still comes back: {kept}; the VAE's own picture of it {decibels:.1f} dB"
     scorer.row("animate a still: it moves as prompted", right, note)
-    scorer.show(f"a still, animated: {captions[0]}", videos, given=np.arange(17) == 0)
+    scorer.show(f"a still (green: given), animated (grey): {captions[0]}", videos, given=np.arange(17) == 0)
 
     videos = extend(model, scorer.no_prompts(), stills, 16, **scorer.sampling)
     right = []

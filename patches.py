@@ -136,21 +136,26 @@ def attention(q, k, v, shapes):
 
 
 def draw_patches(path):
-    """A picture of patchify: 8 frames of 32x32 cut into bricks of 2x8x8, the first frame of each brick."""
+    """A picture of patchify: 8 frames of 32x32 cut into patches of 2x8x8, the first frame of each patch."""
     import imageio.v3 as iio
     import numpy as np
 
+    from data.video_io import film_strip
     from world.scenes import draw_scene, render
 
     frames = render(draw_scene(np.random.default_rng(3)), frames=8)                    # (8, 32, 32, 3)
-    video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float()                 # (1, 3, 8, 32, 32)
-    bricks = patchify(video, (2, 8, 8)).reshape(4, 4, 4, 2, 8, 8, 3)                # (f, h, w, pt, ph, pw, C)
-    first_frames = bricks[:, :, :, 0].numpy()                                          # (f, h, w, ph, pw, C)
+    video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None]                         # (1, 3, 8, 32, 32)
+    patches = patchify(video, (2, 8, 8)).reshape(4, 4, 4, 2, 8, 8, 3)               # (f, h, w, pt, ph, pw, C)
+    first_frames = patches[:, :, :, 0].numpy()                                         # (f, h, w, ph, pw, C)
 
-    # A white line around each brick, then the grids of the four brick layers side by side.
-    framed = np.pad(first_frames, ((0, 0), (0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
-    picture = framed.transpose(1, 3, 0, 2, 4, 5).reshape(4 * 10, 4 * 4 * 10, 3)
-    iio.imwrite(path, picture.astype(np.uint8).repeat(5, 0).repeat(5, 1))
+    # A white line around each patch, then the patches of a layer in their places.
+    lined = np.pad(first_frames, ((0, 0), (0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+    layers = lined.transpose(0, 1, 3, 2, 4, 5).reshape(4, 4 * 10, 4 * 10, 3)           # (f, rows, columns, C)
+    captions = [
+        "a clip: 8 frames of 32x32 pixels",
+        "cut into 4 x 4 x 4 patches of 2 frames of 8x8 pixels",
+    ]
+    iio.imwrite(path, film_strip([frames, layers], captions, columns=8))
 
 
 if __name__ == "__main__":
@@ -176,4 +181,4 @@ if __name__ == "__main__":
 
     Path("out").mkdir(exist_ok=True)
     draw_patches("out/patches.png")
-    print("out/patches.png shows 8 frames of 32x32 cut into 4 x 4 x 4 bricks of 2x8x8")
+    print("out/patches.png shows 8 frames of 32x32, cut into 4 x 4 x 4 patches of 2x8x8")

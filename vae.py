@@ -26,7 +26,7 @@ Letters
     Z       latent channels
     f h w   latent frames, rows, columns
 """
-from config import TIME_FACTOR, BadInput, Config, latent_length
+from config import TIME_FACTOR, BadInput, latent_length
 
 import torch
 import torch.nn as nn
@@ -237,9 +237,40 @@ def psnr(error):
     return 10 * torch.log10(4 / torch.as_tensor(error)).item()
 
 
-if __name__ == "__main__":
-    vae = VAE(Config())
-    video = torch.rand(1, 3, 17, 32, 48)
+@torch.no_grad()
+def draw_reconstruction(vae, clip, path):
+    """clip (T, H, W, 3) uint8, what the VAE makes of it, and five times the difference, as a PNG → dB."""
+    import imageio.v3 as iio
+    import numpy as np
+
+    from data.video_io import film_strip, to_float, to_uint8
+
+    video = to_float(clip[None])                                                   # (1, 3, T, H, W)
+    decoded = vae.decode(vae.encode(video)[0])
+    decibels = psnr(F.mse_loss(decoded, video))
+
+    reconstruction = to_uint8(decoded)[0]
+    difference = np.abs(reconstruction.astype(int) - clip)
+    rows = [clip, reconstruction, (5 * difference).clip(0, 255).astype(np.uint8)]
+    captions = ["a clip", f"through the VAE, {decibels:.1f} dB", "how far they differ, 5 times as bright"]
+    iio.imwrite(path, film_strip(rows, captions))
+    return decibels
+
+
+@torch.no_grad()
+def demo():
+    """The shipped model's VAE: shapes, what it keeps of a clip, and that it never looks ahead."""
+    from pathlib import Path
+
+    import numpy as np
+
+    from data.video_io import to_float
+    from utils.checkpoint import SHIPPED, load_model
+    from world.scenes import draw_scene, render
+
+    vae = load_model(SHIPPED).vae
+    clip = render(draw_scene(np.random.default_rng(9), extent=(1.0, 1.5)), 17, 32, 48)
+    video = to_float(clip[None])
     mean, _ = vae.encode(video)
     ratio = video.numel() / mean.numel()
     decoded = vae.decode(mean)
@@ -253,3 +284,13 @@ if __name__ == "__main__":
     changed[:, :, 9:] = 0
     unmoved = (vae.encode(changed)[0] == mean).all(dim=(0, 1, 3, 4))
     print("frames 9 to 16 made grey; unchanged latent frames:", unmoved.nonzero().flatten().tolist())
+
+    Path("out").mkdir(exist_ok=True)
+    decibels = draw_reconstruction(vae, clip, "out/vae.png")
+    print(f"out/vae.png shows the clip, its reconstruction ({decibels:.1f} dB), and the difference")
+
+
+if __name__ == "__main__":
+    from utils.cli import run
+
+    run(demo)

@@ -1,4 +1,4 @@
-"""Pictures and clips on disk: read, fitted to a size and a frame rate, and written.
+"""Pictures and clips on disk: read, fitted to a size and a frame rate, written, and laid out with captions.
 
 Whatever comes in is scaled to cover the size asked for and its middle is cropped, so nothing is squeezed.
 Time is resampled by what is on screen at the time of each of our frames. `read_window` takes a window out of
@@ -357,13 +357,15 @@ def check_output_path(path, height, width):
 if __name__ == "__main__":
     from config import Config
 
+    from world.captions import describe
     from world.scenes import draw_scene, render
 
-    video = render(draw_scene(np.random.default_rng(0)), 17, 64, 64)
+    scene = draw_scene(np.random.default_rng(0))
+    video = render(scene, 17, 64, 64)
     Path("out").mkdir(exist_ok=True)
     for ending in ENDINGS:
         path = Path("out/clip").with_suffix(ending)
-        write_clip(path, video, 12.0, zoom=2, note="a note")
+        write_clip(path, video, 12.0, zoom=2, note="a note", caption=describe(scene))
         back = open_clip(path, Config(), (64, 64))
         error = abs(back[0].astype(int) - video[0]).mean()
         size = path.stat().st_size

@@ -3,7 +3,9 @@ papers' equations."""
 from config import BadInput, Config
 
 import math
+from dataclasses import replace
 
+import imageio.v3 as iio
 import pytest
 import torch
 
@@ -14,11 +16,15 @@ from diffusion import (
     denoise_step,
     diffusion_loss,
     draw_noise_levels,
+    draw_sampling,
+    draw_schedules,
     sample_latents,
     sampling_times,
     target_coefficients,
     to_x0_and_eps,
+    watch_sampling,
 )
+from text import encode_prompts
 
 KINDS = ("flow", "cosine", "linear")
 TARGETS = ("velocity", "v", "eps")
@@ -433,3 +439,34 @@ def test_what_the_data_gives_is_given_whatever_the_table_says():
 
 def test_the_table_sums_to_one():
     assert sum(diffusion.ROW_WEIGHTS.values()) == pytest.approx(1)
+
+
+# The pictures
+
+
+def test_watching_changes_nothing_and_sees_every_step(model):
+    config = model.config
+    seen = watch_sampling(model, "a red circle")
+    assert [t for t, _, _ in seen] == pytest.approx([1.0, 0.5, 0.0])  # two steps
+
+    # The same sample, with the guidance where it belongs.
+    noise = seen[0][1]
+    prompt_ids = encode_prompts(["a red circle"], model.vocab, config.max_words)
+    schedule = Schedule(config.schedule)
+    plain = sample_latents(
+        model.dit, prompt_ids, lambda: noise, schedule, config.target,
+        steps=2, eta=0.0, guidance=config.guidance,
+    )
+    torch.testing.assert_close(seen[-1][1], plain)
+    assert torch.equal(seen[-1][1], seen[-1][2])
+
+    # On the straight line, half a step from noise is the middle between the noise and the guess.
+    torch.testing.assert_close(seen[1][1], (noise + seen[0][2]) / 2)
+
+
+def test_the_picture_of_a_sample_has_six_levels_and_that_of_the_schedules_three_rows(model, tmp_path):
+    model = replace(model, config=replace(model.config, sample_steps=5))
+    draw_sampling(model, tmp_path / "sample.png")
+    draw_schedules(tmp_path / "schedules.png")
+    assert len(iio.imread(tmp_path / "sample.png")) // 64 >= 6
+    assert len(iio.imread(tmp_path / "schedules.png")) // 64 >= 3

@@ -3,12 +3,16 @@ from config import BadInput, Config
 
 import itertools
 import math
+import re
 
+import imageio.v3 as iio
 import pytest
 import torch
 import torch.nn.functional as F
 
-from dit import DiT, timestep_embedding, token_positions, tokens_per_level
+import dit
+from data.video_io import GREEN
+from dit import DiT, attention_shares, draw_attention, timestep_embedding, token_positions, tokens_per_level
 
 CONFIG = Config(latent_channels=3, dit_width=32, dit_head_dim=16, dit_depth=3)
 B, Z, FRAMES, H, W, L = 2, 3, 5, 4, 6, 4  # H rows and W columns of latents
@@ -319,3 +323,32 @@ def test_levels_that_are_not_one_per_clip_and_frame_are_refused(fresh):
     x, t, prompt_ids = inputs()
     with pytest.raises(BadInput, match="one per clip and latent frame"):
         call(fresh, x, t[:, :1], prompt_ids)
+
+
+def test_the_shares_of_a_block_mix_its_values_into_what_its_attention_gives(awake, monkeypatch):
+    calls = []
+    attention = dit.attention
+
+    def watched(q, k, v, shapes):
+        calls.append((v, attention(q, k, v, shapes)))
+        return calls[-1][1]
+
+    monkeypatch.setattr(dit, "attention", watched)
+    x, t, prompt_ids = [group[:1] for group in inputs()]
+    shares = attention_shares(awake, awake.blocks[1], x, t, prompt_ids)
+    values, mixed = calls[1]
+    torch.testing.assert_close((shares @ values.transpose(0, 1)).transpose(0, 1), mixed)
+    torch.testing.assert_close(shares.sum(-1), torch.ones(shares.shape[:2]))
+    assert not awake.blocks[1].qkv._forward_hooks  # and the network is as it was
+
+
+def test_the_picture_of_attention_has_a_map_for_each_head_and_tells_the_words(model, tmp_path, capsys):
+    draw_attention(model, tmp_path / "dit.png")
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2
+    assert all(re.search(r"a \d+%, red \d+%, circle \d+%, moving \d+%, right \d+%,", line) for line in told)
+
+    # Clip, noisy clip, two heads; the lightest patch of a head's map is white.
+    picture = iio.imread(tmp_path / "dit.png").astype(int)
+    assert len(picture) > 4 * 96
+    assert (picture == GREEN).all(-1).any()

@@ -3,6 +3,7 @@ from config import BadInput
 
 import math
 
+import imageio.v3 as iio
 import pytest
 import torch
 import torch.nn.functional as F
@@ -118,3 +119,10 @@ def test_attention_is_pytorchs_inside_every_clip(monkeypatch, short_clip_tokens)
         query, key, value = group.transpose(2, 3)                                    # (B, heads, N, head_dim)
         expected = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
         torch.testing.assert_close(got, expected)
+
+
+def test_the_picture_shows_the_clip_above_its_patches(tmp_path):
+    patches.draw_patches(tmp_path / "patches.png")
+    picture = iio.imread(tmp_path / "patches.png")
+    assert picture.shape[0] > 3 * (32 + 40)
+    assert picture.shape[1] > 8 * 3 * 32

@@ -1,11 +1,14 @@
 """The VAE: causal in time, the same in chunks, and its loss is the textbook's."""
 from config import BadInput, Config
 
+import imageio.v3 as iio
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import vae as vae_module
+from data.video_io import film_strip, to_float, to_uint8
 from vae import VAE, CausalConv, ResBlock, SpatialConv, UpsampleTime, latent_to_frame_mask, psnr, rms_norm
 
 CONFIG = Config(vae_width=16, latent_channels=3)
@@ -255,3 +258,17 @@ def test_a_few_steps_of_training_halve_the_error():
 def test_psnr_counts_from_an_error_of_the_whole_range():
     assert psnr(4.0) == 0
     assert psnr(0.04) == pytest.approx(20)
+
+
+def test_the_picture_shows_a_clip_its_reconstruction_and_five_times_the_difference(vae, tmp_path):
+    clip = np.random.default_rng(0).integers(0, 256, (5, 8, 12, 3), dtype=np.uint8)
+    decibels = vae_module.draw_reconstruction(vae, clip, tmp_path / "vae.png")
+
+    with torch.no_grad():
+        decoded = vae.decode(vae.encode(to_float(clip[None]))[0])
+    again = to_uint8(decoded)[0]
+    difference = np.clip(5.0 * (np.maximum(clip, again) - np.minimum(clip, again)), 0, 255).astype(np.uint8)
+    captions = ["a clip", f"through the VAE, {decibels:.1f} dB", "how far they differ, 5 times as bright"]
+    expected = film_strip([clip, again, difference], captions)
+    assert (iio.imread(tmp_path / "vae.png") == expected).all()
+    assert decibels == pytest.approx(psnr(((decoded - to_float(clip[None])) ** 2).mean()))

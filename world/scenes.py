@@ -207,16 +207,15 @@ if __name__ == "__main__":
 
     import imageio.v3 as iio
 
+    from data.video_io import film_strip
     from world.captions import describe
 
     rng = np.random.default_rng(0)
-    strips = []
-    for _ in range(6):
-        scene = draw_scene(rng)
-        video = render(scene, height=64, width=64)
-        strips.append(np.concatenate(video[::4], axis=1))
-        print(describe(scene))
+    scenes = [draw_scene(rng, combination) for combination in SEEN[::25]]
+    videos = [render(scene) for scene in scenes]
+    captions = [describe(scene) for scene in scenes]
+    print(*captions, sep="\n")
     Path("out").mkdir(exist_ok=True)
-    iio.imwrite("out/world.png", np.concatenate(strips))
+    iio.imwrite("out/world.png", film_strip(videos, captions, columns=9))
     print(f"{len(SEEN)} combinations to train on, {len(HELD_OUT)} held out")
-    print("out/world.png shows these, four frames apart")
+    print("out/world.png shows these, every other frame")
