@@ -30,7 +30,7 @@ import train
 from data.datasets import WorldDataset
 from data.video_io import to_float
 from dit import DiT
-from utils.checkpoint import load_model
+from utils.checkpoint import SHIPPED, load_model
 from utils.cli import Flags, check_at_least, pick_device, run
 from world.scenes import SEEN
 
@@ -221,23 +221,20 @@ def schedules(model, steps, batch, prompts):
         print(f"| {schedule} | " + " | ".join(row) + " |", flush=True)
 
 
+def add_flags(parser):
+    add = parser.add_argument
+    add("what", choices=("speed", "packing", "schedules"), help="the check; only `schedules` has flags")
+    checkpoint_help = "whose VAE and config it uses, such as out/tiny/model.pt (default: assets/small.pt)"
+    add("--checkpoint", default=SHIPPED, metavar="FILE", help=checkpoint_help)
+    add("--steps", type=int, default=600, metavar="N", help="training steps of each run")
+    add("--batch", type=int, default=16, metavar="N", help="clips in a step of each run")
+    add("--prompts", type=int, default=128, metavar="N", help="prompts that each run is scored with")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
+
+
 def main():
     parser = Flags(__doc__)
-    parser.add_argument("what", choices=("speed", "packing", "schedules"))
-    parser.add_argument(
-        "--checkpoint", default="out/tiny/model.pt", help="whose VAE and config `schedules` uses"
-    )
-    parser.add_argument("--steps", type=int, default=600, help="training steps of each run of `schedules`")
-    parser.add_argument("--batch", type=int, default=16, help="clips a step of each run of `schedules`")
-    parser.add_argument(
-        "--prompts", type=int, default=128, help="prompts each run of `schedules` is scored with"
-    )
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda", "mps"),
-        default="auto",
-        help="where `schedules` computes",
-    )
+    add_flags(parser)
     args = parser.parse_args()
     check_at_least(args, steps=1, batch=1, prompts=1)
     device = pick_device(args.device)

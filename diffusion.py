@@ -284,7 +284,8 @@ def sample_latents(
     x = torch.where(keep, latents, x)
 
     pairs = list(zip(times[:-1], times[1:], strict=True))
-    for t, s in tqdm(pairs, desc="sampling", disable=not progress):
+    show = None if progress else True  # tqdm's None: a bar on a terminal only
+    for t, s in tqdm(pairs, desc="sampling", disable=show):
         # The network sees given frames at level 0 beside the others at t.
         frame_times = torch.where(given, 0.0, t)                               # (B, f)
         output = classifier_free_guidance(network, x, frame_times, prompt_ids, guidance)

@@ -29,8 +29,8 @@ import torch
 import torch.nn.functional as F
 
 from data.video_io import film_strip, to_float, to_uint8
-from sample import complete, connect, extend, fill, generate
-from utils.checkpoint import load_model, newest_checkpoint
+from sample import add_model_flags, complete, connect, extend, fill, generate
+from utils.checkpoint import check_is_trained, describe_model, load_model
 from utils.cli import Flags, check_at_least, pick_device, run
 from vae import psnr
 from world.captions import describe
@@ -423,12 +423,9 @@ def print_seconds(title, right, seconds):
 
 def add_flags(parser):
     add = parser.add_argument
-    add("--checkpoint", help="what train.py wrote; default: the newest out/*/model.pt, or assets/small.pt")
-    add("--prompts", type=int, default=256, help="how many, seen and held out each")
-    add("--steps", type=int, help="denoising steps; the config has the default")
-    add("--guidance", type=float, help="the config has the default")
-    add("--sampler", choices=("ddim", "ddpm"), default="ddim", help="ddim adds no noise, ddpm does")
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
+    add_model_flags(parser)
+    prompts_help = "how many: seen and held out each, cases of each mode, or long videos"
+    add("--prompts", type=int, default=256, metavar="N", help=prompts_help)
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--modes", action="store_true", help="score every mode of sample.py instead")
     instead.add_argument("--minute", type=int, metavar="SECONDS", help="score long videos instead")
@@ -441,11 +438,12 @@ def main():
     args = parser.parse_args()
     check_at_least(args, prompts=1, minute=2, steps=1, guidance=0)
 
-    checkpoint = args.checkpoint or newest_checkpoint()
-    model = load_model(checkpoint, pick_device(args.device))
+    model = load_model(args.checkpoint, pick_device(args.device))
+    check_is_trained(model)
     if model.config.data != "world":
         what = f"trained on {model.config.data!r}; only the toy world's videos can be read"
-        raise BadInput(f"checkpoint {checkpoint}: {what}")
+        raise BadInput(f"checkpoint {model.checkpoint_path}: {what}")
+    print(f"model: {describe_model(model)}", flush=True)
 
     sampling = {"steps": args.steps, "guidance": args.guidance, "eta": 1.0 if args.sampler == "ddpm" else 0.0}
     if args.modes:

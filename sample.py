@@ -38,13 +38,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import diffusion
 import text
 from data.video_io import check_output_path, open_clip, to_float, to_uint8, write_clip
-from utils.checkpoint import load_model, newest_checkpoint
-from utils.cli import Flags, autocast, check_at_least, pick_device, run
+from utils.checkpoint import SHIPPED, check_is_trained, describe_model, load_model
+from utils.cli import Flags, autocast, check_at_least, pick_device, progress_bar, run
 from vae import latent_to_frame_mask
 
 # More prompts are processed in groups, so that memory stays that of 32 clips (64 with guidance).
@@ -55,6 +54,10 @@ SEED_STEP = 1_000_003
 
 DEFAULT_PROMPT = "a red circle moving left slowly"
 DEFAULT_STRENGTH = 0.7
+
+# Words of --help for what a checkpoint's config says.
+OF_THE_MODEL = "the model's own"
+IN_SHIPPED = "in assets/small.pt"
 
 
 @torch.no_grad()
@@ -193,7 +196,7 @@ def extend(model, prompts, video, frames, backward=False, then=None, seed=0, pro
     # One bar counts frames if there are several windows; else the sampler's own counts steps.
     _, invented = plan_window(T, frames, longest, backward)
     several_windows = invented < frames
-    with tqdm(total=frames, desc="frames", disable=not (progress and several_windows)) as bar:
+    with progress_bar(total=frames, desc="frames", disable=not (progress and several_windows)) as bar:
         while video.shape[1] < wanted:
             missing = wanted - video.shape[1]
             new = next_window(
@@ -315,37 +318,56 @@ def edit(model, prompts, video, strength, **sampling):
     return complete(model, prompts, video[:, :whole], known, strength=strength, **sampling)
 
 
+def add_model_flags(parser):
+    """The flags that say which model samples, and how, into a parser or a group; evaluate.py has them too."""
+    add = parser.add_argument
+    checkpoint_help = "the model, such as your own out/tiny/model.pt (default: assets/small.pt)"
+    add("--checkpoint", default=SHIPPED, metavar="FILE", help=checkpoint_help)
+    steps_help = f"denoising steps (default: {OF_THE_MODEL}, 25 {IN_SHIPPED})"
+    add("--steps", type=int, metavar="N", help=steps_help)
+    guidance_help = "0 ignores the prompt, 1 is the plain model, more pushes towards the prompt"
+    guidance_help += f" (default: {OF_THE_MODEL}, 2.5 {IN_SHIPPED})"
+    add("--guidance", type=float, metavar="X", help=guidance_help)
+    add("--sampler", choices=("ddim", "ddpm"), default="ddim", help="ddim adds no noise, ddpm does")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
+
+
 def add_flags(parser):
     """The flags of this command, grouped as one uses them."""
-    add = parser.add_argument
-    add("--prompt", nargs="+", help="what to show; several give several files, @FILE takes one a line")
-    add("--then", metavar="PROMPT", help="prompt for the later windows of a long video")
+    add = parser.add_argument_group("What to show").add_argument
+    prompt_help = "what to show; several give several files, @FILE takes one a line"
+    prompt_help += f" (default: {DEFAULT_PROMPT!r}, or none where a picture or clip is given)"
+    add("--prompt", nargs="+", help=prompt_help)
+    add("--then", metavar="PROMPT", help="prompt for the later windows of a long video (default: none)")
 
-    # What is given.
+    add = parser.add_argument_group("What is given").add_argument
     add("--image", metavar="FILE", help="animate this picture")
     add("--video", metavar="FILE", help="the clip that --extend or --fill work on")
     add("--extend", nargs=2, metavar=("forward|backward", "SECONDS"), help="new frames behind it, or before")
-    add("--fill", metavar="A-B", help="invent frames A to B, counted from 0 at the config's frame rate")
+    add("--fill", metavar="A-B", help="invent frames A to B, counted from 0 at the model's frame rate")
     add("--connect", nargs=3, metavar=("FILE", "FILE", "SECONDS"), help="new frames between two clips")
     add("--edit", metavar="FILE", help="change this clip to what the prompt says")
-    add("--strength", type=float, help="how much an edit may change: the level it begins at (default: 0.7)")
+    strength_help = "how much an edit may change: the noise level it begins at, above 0, up to 1"
+    add("--strength", type=float, metavar="X", help=f"{strength_help} (default: {DEFAULT_STRENGTH})")
 
-    # What comes out.
-    add("--frames", type=int, help="1 + 4k, 1 is an image; the config has the default")
-    add("--seconds", type=float, help="the same in seconds, rounded up to 1 + 4k frames")
-    add("--size", help="HxW in pixels, like 32x48; default: the config's, or the nearest to what is given")
-    add("--out", default="out/sample.gif", help="the file; its ending says mp4, gif, webp or png (a strip)")
-    add("--zoom", type=int, default=4, help="pixels of the file per pixel of the video, in each direction")
+    add = parser.add_argument_group("What comes out").add_argument
+    frames_help = "frames of the video, 1 + 4k; 1 is an image"
+    add("--frames", type=int, metavar="N", help=f"{frames_help} (default: {OF_THE_MODEL}, 25 {IN_SHIPPED})")
+    add("--seconds", type=float, metavar="X", help="the same in seconds, rounded up to 1 + 4k frames")
+    size_help = "height and width in pixels, like 32x48"
+    size_help += f" (default: {OF_THE_MODEL}, or the nearest to what is given)"
+    add("--size", metavar="HxW", help=size_help)
+    out_help = "the file; its ending says mp4, gif, webp, or png for a strip of frames"
+    add("--out", default="out/sample.gif", metavar="FILE", help=out_help)
+    zoom_help = "pixels of the file per pixel of the video, in each direction"
+    add("--zoom", type=int, default=4, metavar="N", help=zoom_help)
 
-    # How it is made.
-    add("--checkpoint", help="what train.py wrote; default: the newest out/*/model.pt, or assets/small.pt")
-    add("--steps", type=int, help="denoising steps; the config has the default")
-    add("--guidance", type=float, help="0 ignores the prompt, 1 is plain, more pushes; default: the config's")
-    add("--sampler", choices=("ddim", "ddpm"), default="ddim", help="ddim adds no noise, ddpm does")
-    add("--seed", type=int, default=0, help="the first prompt's; the next one's is one more")
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
+    group = parser.add_argument_group("How it is made")
+    add_model_flags(group)
+    seed_help = "the first prompt's; the next one's is one more"
+    group.add_argument("--seed", type=int, default=0, metavar="N", help=seed_help)
 
-    # Safety.
+    add = parser.add_argument_group("Safety").add_argument
     add("--keys", metavar="FOLDER", help="cert.pem and key.pem to sign with (default: ~/.config/sora-small)")
     add("--unsafe-skip-checks", action="store_true", help="do not judge anything; logged in unsafe.log")
 
@@ -521,8 +543,6 @@ def main():
     add_flags(parser)
     args = parser.parse_args()
     check_flags(args)
-    checkpoint = args.checkpoint or newest_checkpoint()
-
     prompts = asked_prompts(args)
     all_prompts = [*prompts, args.then or ""]
 
@@ -530,7 +550,9 @@ def main():
     if not args.unsafe_skip_checks:
         safety_prompts.check_prompts(all_prompts)
     signer = provenance.signer(args.keys or provenance.KEYS)
-    model = load_model(checkpoint, pick_device(args.device))
+    model = load_model(args.checkpoint, pick_device(args.device))
+    check_is_trained(model)
+    print(f"model: {describe_model(model)}", flush=True)
     config = model.config
     text.encode_prompts(all_prompts, model.vocab, config.max_words, warn=True)
     frames = asked_frames(args, config)
@@ -554,7 +576,7 @@ def main():
         note = f"{prompt} | seed {args.seed + i} | checkpoint {model.checkpoint_hash}"
         write_video(path, video, config.fps, args.zoom, note, prompt)
         signature = provenance.sign(path, signer, model.checkpoint_hash, prompt, bool(clips))
-        made = f"{path}: {len(video)} frames of {height}x{width} from {checkpoint}"
+        made = f"{path}: {len(video)} frames of {height}x{width} from {model.checkpoint_path}"
         print(made, prompt, signature, sep=" | ")
 
 

@@ -1,7 +1,7 @@
 """Safety, in the four parts that Sora's announcement names. sample.py passes a video through
 the first two before it is written, and through the last after it.
 
-    python -m safety prompt "a knife"    safety/prompts.py: prompts that policies forbid are refused
+    python -m safety prompt "a knife"   safety/prompts.py: prompts that policies forbid are refused
     (sample.py)                         safety/frames.py: every frame is looked at before it is written
     python -m safety detect clip.mp4    safety/detector.py: was this video made by our model?
     python -m safety verify clip.mp4    safety/provenance.py: who made the file, and was it changed?
@@ -38,7 +38,7 @@ def main():
         default="prompt",
         help="judge a prompt; say whether our model made a file; read a file's signature",
     )
-    parser.add_argument("value", nargs="*", help="the prompts, or the file")
+    parser.add_argument("value", nargs="*", help="the prompts (default: a few examples), or the file")
     args = parser.parse_args()
 
     if args.what == "prompt":

@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 import sample
 from data import video_io
@@ -32,7 +31,7 @@ from safety import minilm, provenance, weights
 from safety import prompts as prompt_checks
 from safety.prompts import POLICIES, SHARPER, judge, ngrams, plain, stretches
 from utils import checkpoint as checkpoints
-from utils.cli import Flags, run
+from utils.cli import Flags, progress_bar, run
 from world.captions import describe
 from world.scenes import COLOURS, GROUND, HELD_OUT, SEEN, SHAPES, coverage, draw_scene, frame_extent, render
 
@@ -197,7 +196,7 @@ def fit(network, loss_of_batch, steps, name):
     """Trains a classifier with AdamW, the learning rate up and down again."""
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
-    for _ in tqdm(range(steps), name):
+    for _ in progress_bar(range(steps), desc=name):
         optimizer.zero_grad()
         loss_of_batch(network).backward()
         optimizer.step()
@@ -311,7 +310,7 @@ def detector_examples(rng, made, real, files):
 
     x = []
     with tempfile.TemporaryDirectory() as folder:
-        for video, _ in tqdm(videos, "files"):
+        for video, _ in progress_bar(videos, desc="files"):
             ending = video_io.ENDINGS[rng.integers(4)]
             change = {
                 "resize": rng.uniform(0.6, 1),
@@ -373,7 +372,7 @@ def score_prompts(folds=5):
     with_sentences = (True, False) if minilm.load_minilm() else (False,)
     found = {(sentences, kind): [] for sentences in with_sentences for kind in kinds}
     toy_alarms = {True: [], False: []}
-    for k in tqdm(range(folds), "folds"):
+    for k in progress_bar(range(folds), desc="folds"):
         classifier = learn_prompts([row for row in rows if fold[row[1]] != k])
         held = [row for row in rows if fold[row[1]] == k]
         rng = np.random.default_rng(k)
@@ -557,19 +556,21 @@ def main():
     parser = Flags(__doc__)
     parser.add_argument(
         "--checkpoint",
-        default=str(checkpoints.SHIPPED),
-        help="the model whose videos the detector learns",
+        default=checkpoints.SHIPPED,
+        metavar="FILE",
+        help="the model whose videos the detector learns (default: assets/small.pt)",
     )
     parser.add_argument("--score", action="store_true", help="measure instead")
     parser.add_argument(
         "--other",
         nargs="*",
         default=[],
-        metavar="CHECKPOINT",
-        help="other models, whose videos the detector is asked about, too",
+        metavar="FILE",
+        help="other models, whose videos the detector is asked about, too (default: none)",
     )
     args = parser.parse_args()
     model = checkpoints.load_model(args.checkpoint)
+    checkpoints.check_is_trained(model)
     if args.score:
         score_all(model, args.other)
     else:

@@ -63,6 +63,16 @@ def checkpoint(tmp_path_factory):
     return folder / "model.pt"
 
 
+@pytest.fixture
+def copy_of_run(checkpoint):
+    """copy_of_run(path, vae=3, dit=1) copies that checkpoint, as of a run that was stopped so early."""
+    def copy(path, **steps):
+        saved = torch.load(checkpoint, weights_only=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(saved | {"steps": steps or saved["steps"]}, path)
+    return copy
+
+
 @pytest.fixture(scope="session")
 def model(checkpoint):
     """The same checkpoint's Model, with noise on the transformer's weights.

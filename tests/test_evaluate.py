@@ -15,7 +15,7 @@ import torch
 
 import evaluate
 from data.video_io import film_strip
-from utils.checkpoint import load_model
+from utils.checkpoint import SHIPPED, describe_model, load_model
 from world import reader
 from world.reader import ATTRIBUTES, read
 from world.scenes import COMBINATIONS, HELD_OUT, SEEN, draw_scene, render
@@ -830,13 +830,11 @@ def test_the_command_scores_what_it_is_asked_for_and_as_told(command, checkpoint
     assert scores[0][3] == {"steps": 7, "guidance": 2.5, "eta": 1}
 
 
-def test_without_flags_256_prompts_of_the_newest_checkpoint_are_scored(
-    command, checkpoint, scores, monkeypatch
-):
-    monkeypatch.setattr(evaluate, "newest_checkpoint", lambda: checkpoint)
+def test_without_flags_256_prompts_of_the_shipped_model_are_scored(command, scores, tmp_path, copy_of_run):
+    copy_of_run(tmp_path / "out/tiny/model.pt")
     code, out, err = command(evaluate, "--device", "cpu")
     assert code == 0, err
-    assert out == "the table\n"
+    assert out == f"model: {describe_model(load_model(SHIPPED))}\nthe table\n"
     assert scores[0][2] == (256,)
     assert scores[0][3] == {"steps": None, "guidance": None, "eta": 0}
 
@@ -846,6 +844,14 @@ def test_the_model_is_loaded_to_the_device_asked_for(command, checkpoint, scores
     code, _, err = command(evaluate, "--checkpoint", checkpoint, "--device", "cuda")
     assert code == 0, err
     assert scores[0][1].latent_scale.device.type == "meta"
+
+
+def test_a_model_that_is_not_trained_yet_is_not_scored(command, scores, copy_of_run, tmp_path):
+    copy_of_run(tmp_path / "early.pt", vae=3, dit=0)
+    code, out, err = command(evaluate, "--checkpoint", "early.pt", "--device", "cpu")
+    assert (code, out) == (2, "")
+    assert "evaluate.py: checkpoint early.pt: not trained yet, 3 of 3 steps of the VAE" in err
+    assert scores == []
 
 
 @pytest.mark.parametrize("words", [["--minute", 2], ["--steps", 1], ["--guidance", 0], ["--prompts", 1]])

@@ -687,7 +687,7 @@ def bars(monkeypatch):
         def update(self, frames):
             self.frames += frames
 
-    monkeypatch.setattr(sample, "tqdm", Bar)
+    monkeypatch.setattr(sample, "progress_bar", Bar)
     return opened
 
 

@@ -3,6 +3,7 @@ they are. What the modes do is in test_modes.py; bad input is in test_bad_input.
 from config import BadInput
 
 import inspect
+import re
 import shlex
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def test_two_prompts_make_two_signed_files_that_say_what_they_are(command, check
     words = ("--prompt", *PROMPTS, "--out", "a/b.mp4", "--size", "16x8", "--frames", 9, "--seed", 4)
     code, out, err = command(sample, *words, "--checkpoint", checkpoint)
     assert code == 0, err
-    assert len(out.splitlines()) == 2
+    assert len(out.splitlines()) == 3
     for i, prompt in enumerate(PROMPTS):
         path = tmp_path / f"a/b-{i}.mp4"
         assert iio.imread(path, plugin="pyav").shape == (9, 64, 32, 3)
@@ -456,8 +457,8 @@ def test_every_video_is_written_under_its_number_with_its_prompt_and_seed(
         assert signed[i]["signer"] == "the signer"
         assert signed[i]["version"] == model_hash
         assert signed[i]["prompt"] == prompt
-        made = f"x/y-{i}.webp: 5 frames of 8x16 from {checkpoint}"
-        assert out.splitlines()[i] == f"{made} | {prompt} | signed"
+        made = f"x/y-{i}.webp: 5 frames of 8x16 from {checkpoint.as_posix()}"
+        assert out.splitlines()[1 + i] == f"{made} | {prompt} | signed"
 
 
 def test_without_flags_there_is_a_prompt_a_name_and_a_zoom(command, checkpoint, steps_of_main):
@@ -468,10 +469,46 @@ def test_without_flags_there_is_a_prompt_a_name_and_a_zoom(command, checkpoint, 
     assert written["zoom"] == 4
 
 
-def test_without_a_checkpoint_the_newest_is_taken(command, checkpoint, steps_of_main, monkeypatch):
-    monkeypatch.setattr(sample, "newest_checkpoint", lambda: str(checkpoint))
+def test_without_a_checkpoint_it_is_the_shipped_one_whatever_was_trained_last(
+    command, steps_of_main, tmp_path, copy_of_run
+):
+    copy_of_run(tmp_path / "out/tiny/model.pt")
     command(sample)
-    assert calls_of("load_model", steps_of_main)[0]["path"] == str(checkpoint)
+    assert calls_of("load_model", steps_of_main)[0]["path"] == SHIPPED
+
+
+def test_the_first_line_names_the_model_and_says_how_far_it_was_trained(
+    command, steps_of_main, tmp_path, copy_of_run
+):
+    copy_of_run(tmp_path / "early.pt", vae=3, dit=1)
+    code, out, err = command(sample, "--checkpoint", "early.pt")
+    assert code == 0, err
+    line = r"model: early.pt, trained for 0.\d minutes; UNFINISHED: 1 of 3 steps of the transformer"
+    assert re.fullmatch(line, out.splitlines()[0])
+
+
+def test_a_model_that_is_not_trained_yet_is_not_sampled(command, steps_of_main, tmp_path, copy_of_run):
+    copy_of_run(tmp_path / "early.pt", vae=2, dit=0)
+    code, out, err = command(sample, "--checkpoint", "early.pt")
+    assert (code, out) == (2, "")
+    assert "sample.py: checkpoint early.pt: not trained yet, 2 of 3 steps of the VAE, none of the" in err
+    assert names(steps_of_main) == ["check_prompts", "signer", "load_model"]
+
+
+def test_the_help_tells_the_shipped_models_own_defaults(command):
+    config = load_model(SHIPPED).config
+    _, out, _ = command(sample, "--help")
+    text = " ".join(out.split())
+    for default in (config.frames, config.sample_steps, config.guidance):
+        assert f"(default: the model's own, {default} in assets/small.pt)" in text
+
+
+def test_a_short_job_leaves_no_progress_bar_in_a_log(command, checkpoint, tmp_path):
+    for frames in (5, 29):
+        code, out, err = command(sample, "--checkpoint", checkpoint, "--frames", frames)
+        assert code == 0, err
+        assert "\r" not in err + out
+        assert "sampling" not in err
 
 
 def test_the_model_is_loaded_to_the_device_asked_for(command, checkpoint, steps_of_main, monkeypatch):

@@ -9,8 +9,9 @@ from config import BadInput, Config, config_from_dict
 
 import hashlib
 import os
+import shlex
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -31,8 +32,10 @@ class Model:
     latent_scale: torch.Tensor  # times the VAE's latents: variance 1
     vae: VAE
     dit: DiT  # with the averaged weights
-    checkpoint_hash: str = ""  # of the checkpoint's file
+    checkpoint_path: str = ""  # of the checkpoint's file
+    checkpoint_hash: str = ""  # of the same file
     train_seconds: float = 0.0
+    steps: dict = field(default_factory=dict)  # done so far, {"vae": 900, "dit": 123}; empty where not known
 
 
 def read_checkpoint(path):
@@ -75,9 +78,55 @@ def load_model(path, device="cpu"):
         saved["latent_scale"].to(device),
         vae=vae.to(device).eval(),
         dit=dit.to(device).eval(),
+        checkpoint_path=shown_path(path),
         checkpoint_hash=file_hash,
         train_seconds=saved.get("train_seconds", 0.0),
+        steps=saved.get("steps", {}),
     )
+
+
+def shown_path(path):
+    """A path as one would type it: relative where it leads into the current folder, with / on Windows too."""
+    path = Path(path)
+    if path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return path.as_posix()
+
+
+def steps_done(steps, config):
+    """{"vae": 900, "dit": 123} → "123 of 700 steps of the transformer", which is trained after the VAE."""
+    if steps["dit"] > 0:
+        return f"{steps['dit']} of {config.dit_steps} steps of the transformer"
+    return f"{steps['vae']} of {config.vae_steps} steps of the VAE, none of the transformer"
+
+
+def describe_model(model):
+    """Which model this is and how far it was trained, for a command's first line.
+
+    For example "out/tiny/model.pt, trained for 4.6 minutes", with "; UNFINISHED: 123 of 700 steps of the
+    transformer" behind it if the run was stopped."""
+    minutes = model.train_seconds / 60
+    decimals = 1 if minutes < 10 else 0
+    told = f"{model.checkpoint_path}, trained for {minutes:.{decimals}f} minutes"
+
+    # A checkpoint without its steps, such as the shipped one, was given away when it was finished.
+    if not model.steps:
+        return told
+    totals = {"vae": model.config.vae_steps, "dit": model.config.dit_steps}
+    if any(model.steps[stage] < total for stage, total in totals.items()):
+        told += f"; UNFINISHED: {steps_done(model.steps, model.config)}"
+    return told
+
+
+def check_is_trained(model):
+    """Raises BadInput for a model whose run was stopped before the transformer's first step: its samples
+    would be noise, and its latents have no scale yet."""
+    if model.steps and model.steps["dit"] == 0 and model.config.dit_steps > 0:
+        path = model.checkpoint_path
+        raise BadInput(
+            f"checkpoint {path}: not trained yet, {steps_done(model.steps, model.config)}; "
+            f"go on with: python train.py --resume {shlex.quote(path)}"
+        )
 
 
 def last_line(error):
@@ -85,18 +134,9 @@ def last_line(error):
     return str(error).splitlines()[-1].strip()[:120]
 
 
-def newest_checkpoint():
-    """The path of the checkpoint that was trained last, or else of the one that comes with the repository."""
-
-    def saving_time(path):
-        return path.stat().st_mtime
-
-    return str(max(Path("out").glob("*/model.pt"), key=saving_time, default=SHIPPED))
-
-
 def slim_checkpoint(state):
     """A checkpoint to give away: only what sampling needs, its weights in half precision."""
-    slim = {name: state[name] for name in ("config", "vocab", "latent_scale", "train_seconds")}
+    slim = {name: state[name] for name in ("config", "vocab", "latent_scale", "train_seconds", "steps")}
     for network in ("vae", "ema"):
         slim[network] = {name: weights.half() for name, weights in state[network].items()}
     return slim

@@ -1,4 +1,4 @@
-"""What every command shares: flags made from the knobs of config.py, and errors of one line.
+"""What every command shares: flags made from the knobs of config.py, errors of one line, progress bars.
 
 A script's main() builds a `Flags` parser and raises `BadInput` for whatever is wrong with its input; `run`
 calls main() and turns BadInput into one line on stderr and exit code 2. No traceback reaches the user
@@ -18,25 +18,41 @@ from pathlib import Path
 from typing import get_args
 
 import torch
+from tqdm import tqdm
+
+METAVARS = {int: "N", float: "X", str: "TEXT"}  # what stands for a flag's value in --help
+LOG_SECONDS = 30.0  # between two lines of a progress bar that goes to a file
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action):
-        # No "(default: None)": where there is no default, the text itself says what happens.
-        if action.default is None:
+        # No "(default: None)" and no "(default: False)": a switch is off unless it is given. Where the text
+        # tells the default in words, it is not told twice.
+        if action.default is None or action.default is False or "(default: " in action.help:
             return action.help
         return super()._get_help_string(action)
+
+    def _fill_text(self, text, width, indent):
+        # Paragraphs are wrapped; examples, which are indented, keep their lines.
+        parts = []
+        for part in text.split("\n\n"):
+            is_example = part.startswith(" ")
+            parts.append(part if is_example else super()._fill_text(part, width, indent))
+        return "\n\n".join(parts)
 
 
 class Flags(argparse.ArgumentParser):
     """argparse that raises BadInput, and suggests the nearest flag for a typo.
 
-    The first paragraph of `doc`, a script's docstring, heads its --help. Flags cannot be abbreviated: an
-    abbreviation would change its meaning with the next knob that begins alike."""
+    The first paragraph of `doc`, a script's docstring, and its examples head its --help. Flags cannot be
+    abbreviated: an abbreviation would change its meaning with the next knob that begins alike."""
 
     def __init__(self, doc):
+        first, *others = doc.rstrip().split("\n\n")
+        examples = [part for part in others if part.startswith("    python ")]
         super().__init__(
-            description=doc.split("\n\n")[0],
+            prog=command_name(),
+            description="\n\n".join([first, *examples]),
             allow_abbrev=False,
             fromfile_prefix_chars="@",
             formatter_class=Help,
@@ -81,34 +97,52 @@ def check_at_least(args, **limits):
 
 
 def add_config_flags(parser, default_preset=None):
-    """--config and one flag per knob. A flag that is not given is absent from the result, so that the preset
-    can fill it."""
-    parser.add_argument("--config", default=default_preset, metavar="FILE", help="a TOML preset")
+    """--config and one flag per knob, in the groups of config.py. A flag that is not given is absent from the
+    result, so that the preset can fill it."""
+    # All their names would fill the screen before the first word of help.
+    parser.usage = "%(prog)s [flags]"
 
-    comments = knob_comments()
-    for field in fields(Config):
-        flag = "--" + field.name.replace("_", "-")
-        # argparse formats help with the % operator.
-        comment = comments[field.name].replace("%", "%%")
-        text = f"{comment} (default: {field.default})"
+    text = "a TOML preset, such as configs/small.toml"
+    if default_preset:
+        text += f" (default: configs/{Path(default_preset).name})"
+    parser.add_argument("--config", default=default_preset, metavar="FILE", help=text)
 
-        choices = get_args(field.type)
-        if choices:
-            parser.add_argument(flag, choices=choices, default=argparse.SUPPRESS, help=text)
-        else:
-            parser.add_argument(
-                flag,
-                type=field.type,
-                metavar=field.type.__name__.upper(),
-                default=argparse.SUPPRESS,
-                help=text,
-            )
+    knobs = {field.name: field for field in fields(Config)}
+    for title, comments in knob_groups().items():
+        group = parser.add_argument_group(title)
+        for name, comment in comments.items():
+            add_knob_flag(group, knobs[name], comment)
 
 
-def knob_comments():
-    """The comment behind each field of Config → {name: comment}; Python keeps comments in the source only."""
-    knob = re.compile(r"^    (\w+): .*?  # (.*)$", re.MULTILINE)
-    return dict(knob.findall(inspect.getsource(Config)))
+def add_knob_flag(group, field, comment):
+    """The flag of one knob, into a group of the parser's flags."""
+    flag = "--" + field.name.replace("_", "-")
+    default = field.default if field.default != "" else "empty"
+    # argparse formats help with the % operator.
+    text = f"{comment} (default: {default})".replace("%", "%%")
+
+    choices = get_args(field.type)
+    if choices:
+        group.add_argument(flag, choices=choices, default=argparse.SUPPRESS, help=text)
+    else:
+        metavar = METAVARS[field.type]
+        group.add_argument(flag, type=field.type, metavar=metavar, default=argparse.SUPPRESS, help=text)
+
+
+def knob_groups():
+    """The knobs of Config with the comments behind them, under the comments that head its groups.
+
+    → {"vae.py": {"vae_width": "channels inside the VAE", ...}, ...}. Python keeps comments in the source
+    only."""
+    groups = {}
+    for line in inspect.getsource(Config).splitlines():
+        heading = re.fullmatch(r"    # (.*)", line)
+        knob = re.fullmatch(r"    (\w+): .*?  # (.*)", line)
+        if heading:
+            comments = groups[heading[1]] = {}
+        elif knob:
+            comments[knob[1]] = knob[2]
+    return groups
 
 
 def config_from_flags(args):
@@ -185,6 +219,17 @@ def bfloat16_is_faster(device_type):
 
     # Rounding to bfloat16 costs time too, so it has to be worth it.
     return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]
+
+
+def progress_bar(steps=None, **options):
+    """tqdm's bar on the way through the steps. options: tqdm's own, such as desc and total.
+
+    Where it goes to a file, each of its updates is a line there: then it has few, and a job that is over
+    before the first has none."""
+    if sys.stderr.isatty():
+        return tqdm(steps, **options)
+    # After maxinterval, by default 10 s, tqdm would write a line in any case.
+    return tqdm(steps, mininterval=LOG_SECONDS, maxinterval=LOG_SECONDS, delay=LOG_SECONDS, **options)
 
 
 def run(main):

@@ -170,7 +170,7 @@ def test_every_file_is_signed_with_its_own_prompt(command, checkpoint, tmp_path,
         assert action["parameters"]["prompt"] == prompt
         assert action["softwareAgent"]["version"] == load_model(checkpoint).checkpoint_hash
         assert action["digitalSourceType"].endswith("/trainedAlgorithmicMedia")
-        assert out.splitlines()[i].endswith(f"| {prompt} | signed")
+        assert out.splitlines()[1 + i].endswith(f"| {prompt} | signed")
 
 
 def test_what_was_made_from_a_picture_says_so(command, checkpoint, tmp_path):

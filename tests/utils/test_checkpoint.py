@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from utils import checkpoint as checkpoint_io
-from utils.checkpoint import load_model, newest_checkpoint, read_checkpoint, save_checkpoint, slim_checkpoint
+from utils.checkpoint import (
+    check_is_trained,
+    describe_model,
+    load_model,
+    read_checkpoint,
+    save_checkpoint,
+    slim_checkpoint,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,22 +199,13 @@ def test_a_checkpoint_to_give_away_is_the_same_in_half_precision(checkpoint, tmp
         assert torch.equal(a.half().float(), b)
     assert (half.config, half.vocab) == (whole.config, whole.vocab)
     assert (half.latent_scale, half.train_seconds) == (whole.latent_scale, whole.train_seconds)
+    assert half.steps == whole.steps == {"vae": 3, "dit": 3}
     assert (tmp_path / "slim.pt").stat().st_size < checkpoint.stat().st_size / 2
-
-
-def test_the_newest_checkpoint_is_the_one_saved_last(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name, seconds in (("old", 1000), ("new", 3000), ("middle", 2000)):
-        path = tmp_path / "out" / name / "model.pt"
-        path.parent.mkdir(parents=True)
-        path.touch()
-        os.utime(path, (seconds, seconds))
-    assert newest_checkpoint() == "out/new/model.pt"
 
 
 def test_a_checkpoint_to_give_away_holds_halves_of_the_sampled_networks_alone(checkpoint):
     slim = slim_checkpoint(torch.load(checkpoint, weights_only=True))
-    assert set(slim) == {"config", "vocab", "latent_scale", "train_seconds", "vae", "ema"}
+    assert set(slim) == {"config", "vocab", "latent_scale", "train_seconds", "steps", "vae", "ema"}
     for network in ("vae", "ema"):
         assert {weights.dtype for weights in slim[network].values()} == {torch.float16}
 
@@ -218,7 +216,56 @@ def test_a_saved_checkpoint_keeps_full_precision(checkpoint):
         assert {weights.dtype for weights in saved[network].values()} == {torch.float32}
 
 
-def test_without_a_trained_one_it_is_the_one_that_is_shipped(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert newest_checkpoint() == str(checkpoint_io.SHIPPED)
-    assert checkpoint_io.SHIPPED == ROOT / "assets/small.pt"
+# Which model it is, and how far it was trained
+
+
+def trained_model(checkpoint, minutes, **steps):
+    """The checkpoint's model, as if it had been trained so far, of 3 steps of each network."""
+    model = load_model(checkpoint)
+    model.checkpoint_path = "out/tiny/model.pt"
+    model.train_seconds = 60 * minutes
+    model.steps = steps
+    return model
+
+
+@pytest.mark.parametrize(
+    "minutes, steps, expected",
+    [
+        (4.56, {"vae": 3, "dit": 3}, "trained for 4.6 minutes"),
+        (138.7, {}, "trained for 139 minutes"),
+        (0.26, {"vae": 3, "dit": 2}, "trained for 0.3 minutes; UNFINISHED: 2 of 3 steps of the transformer"),
+        (0, {"vae": 2, "dit": 0}, "trained for 0.0 minutes; UNFINISHED: 2 of 3 steps of the VAE, none of the "
+         "transformer"),
+    ],
+)
+def test_a_model_says_how_far_it_was_trained(checkpoint, minutes, steps, expected):
+    model = trained_model(checkpoint, minutes, **steps)
+    assert describe_model(model) == f"out/tiny/model.pt, {expected}"
+
+
+def test_the_shipped_model_is_named_as_one_would_type_it(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert describe_model(load_model(checkpoint_io.SHIPPED)).startswith("assets/small.pt, trained for ")
+    monkeypatch.chdir(ROOT / "tests")
+    assert load_model(checkpoint_io.SHIPPED).checkpoint_path == (ROOT / "assets/small.pt").as_posix()
+    assert load_model("../assets/small.pt").checkpoint_path == "../assets/small.pt"
+
+
+@pytest.mark.parametrize("steps", [{}, {"vae": 3, "dit": 1}, {"vae": 3, "dit": 3}])
+def test_a_model_whose_transformer_has_begun_may_be_sampled(checkpoint, steps):
+    check_is_trained(trained_model(checkpoint, 1, **steps))
+
+
+def test_a_model_whose_run_was_to_train_no_transformer_may_be_sampled(checkpoint):
+    model = trained_model(checkpoint, 1, vae=3, dit=0)
+    model.config.dit_steps = 0
+    check_is_trained(model)
+
+
+def test_a_model_without_one_step_of_the_transformer_is_refused_with_the_way_on(checkpoint):
+    with pytest.raises(BadInput) as caught:
+        check_is_trained(trained_model(checkpoint, 1, vae=2, dit=0))
+    assert str(caught.value) == (
+        "checkpoint out/tiny/model.pt: not trained yet, 2 of 3 steps of the VAE, none of the transformer; "
+        "go on with: python train.py --resume out/tiny/model.pt"
+    )

@@ -1,5 +1,8 @@
 from config import BadInput, Config
 
+import importlib
+import io
+import re
 import sys
 import types
 from dataclasses import fields
@@ -9,7 +12,17 @@ import pytest
 import torch
 
 from utils import cli
-from utils.cli import Flags, add_config_flags, autocast, check_at_least, config_from_flags, pick_device, run
+from utils.cli import (
+    Flags,
+    add_config_flags,
+    autocast,
+    check_at_least,
+    config_from_flags,
+    knob_groups,
+    pick_device,
+    progress_bar,
+    run,
+)
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -111,12 +124,12 @@ def test_every_knob_is_in_the_help_with_its_default(capsys):
     text = printed_help(capsys)
     for field in fields(Config):
         assert f"--{field.name.replace('_', '-')}" in text
-        assert f"(default: {field.default})" in text
+        assert f"(default: {field.default if field.default != '' else 'empty'})" in text
 
 
 def test_the_help_of_a_knob_is_the_comment_behind_it(capsys):
     text = printed_help(capsys)
-    assert "--dit-depth INT transformer blocks (default: 6)" in text
+    assert "--dit-depth N transformer blocks (default: 6)" in text
     assert "--schedule {flow,cosine,linear} how alpha and sigma go from data to noise (default: flow)" in text
 
 
@@ -133,9 +146,79 @@ def test_the_first_paragraph_of_the_docstring_heads_the_help(capsys):
 
 
 def test_a_percent_sign_in_a_comment_does_not_break_the_help(capsys, monkeypatch):
-    comments = {field.name: "100% of it" for field in fields(Config)}
-    monkeypatch.setattr("utils.cli.knob_comments", lambda: comments)
+    monkeypatch.setattr(cli, "knob_groups", lambda: {"All": {"frames": "100% of it"}})
     assert "100% of it (default: 17)" in printed_help(capsys)
+
+
+def test_the_knobs_are_grouped_as_in_config_py_and_none_is_left_out(capsys):
+    groups = knob_groups()
+    titles = ["The run", "data/datasets.py", "vae.py", "dit.py", "diffusion.py", "train.py"]
+    assert list(groups) == titles
+    assert list(groups["vae.py"])[:2] == ["vae_space", "vae_width"]
+    names = [name for comments in groups.values() for name in comments]
+    assert names == [field.name for field in fields(Config)]
+
+    text = printed_help(capsys)
+    places = [text.index(f" {title}: --") for title in titles]
+    assert places == sorted(places)
+
+
+def test_the_usage_is_not_a_list_of_all_knobs(capsys):
+    assert "usage: " in printed_help(capsys)
+    parser = Flags("doc")
+    add_config_flags(parser)
+    assert len(parser.format_usage().splitlines()) == 1
+
+
+EXAMPLES = """The idea, in a paragraph that is longer than a line of a narrow terminal would be.
+
+    python train.py                      a run with its default values, whatever they may be
+    python train.py --resume model.pt    goes on
+
+Papers
+    A paper
+"""
+
+
+def test_the_examples_of_the_docstring_keep_their_lines(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit):
+        Flags(EXAMPLES).parse_args(["--help"])
+    text = capsys.readouterr().out
+    assert "\n".join(EXAMPLES.splitlines()[2:4]) in text
+    assert EXAMPLES.splitlines()[0] not in text
+    assert "Papers" not in text
+
+
+def test_a_default_told_in_words_is_not_told_again(capsys):
+    parser = Flags("doc")
+    parser.add_argument("--out", default="/a/b", help="a file (default: b)")
+    parser.add_argument("--fast", action="store_true", help="quickly")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    text = capsys.readouterr().out
+    assert "a file (default: b)\n" in text
+    assert "quickly\n" in text
+
+
+COMMANDS = ["train", "sample", "evaluate", "bench", "config", "safety.__main__", "safety.train"]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_shows_its_examples_and_no_default_of_this_machine(
+    command, monkeypatch, name, columns
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    module = importlib.import_module(name)
+    code, out, err = command(module, "--help")
+    assert code == 0, err
+    examples = re.findall(r"^    python .*$", module.__doc__, re.M)
+    assert examples
+    for line in examples:
+        assert f"\n{line}\n" in out
+    for default in ("None", "False", "[]", "/"):
+        assert f"(default: {default}" not in " ".join(out.split())
 
 
 # Typos
@@ -267,6 +350,46 @@ def test_a_device_comes_with_the_faster_matrix_products():
     torch.set_float32_matmul_precision("highest")
     pick_device("cpu")
     assert torch.get_float32_matmul_precision() == "medium"
+
+
+# Progress bars
+
+
+class Screen(io.StringIO):
+    """Stands in for stderr."""
+
+    def __init__(self, is_terminal):
+        super().__init__()
+        self.isatty = lambda: is_terminal
+
+
+def shown_by_bar(monkeypatch, is_terminal, seconds):
+    """What a bar over 100 steps that take so long writes to stderr."""
+    screen = Screen(is_terminal)
+    monkeypatch.setattr(sys, "stderr", screen)
+    now = [1000.0]
+    bar = progress_bar(range(100), desc="steps", disable=False)
+    bar._time = lambda: now[0]
+    bar.start_t = bar.last_print_t = now[0]
+    for _ in bar:
+        now[0] += seconds / 100
+    return screen.getvalue()
+
+
+@pytest.mark.parametrize("seconds", [1, 300])
+def test_a_terminal_sees_every_bar_to_its_end(monkeypatch, seconds):
+    assert "100/100" in shown_by_bar(monkeypatch, is_terminal=True, seconds=seconds)
+
+
+def test_a_file_gets_no_bar_of_a_short_job(monkeypatch):
+    assert shown_by_bar(monkeypatch, is_terminal=False, seconds=20) == ""
+
+
+def test_a_file_gets_few_lines_of_a_long_job_and_its_end(monkeypatch):
+    shown = shown_by_bar(monkeypatch, is_terminal=False, seconds=300)
+    lines = [line for line in shown.split("\r") if line.strip()]
+    assert 5 <= len(lines) <= 12
+    assert "100/100" in lines[-1]
 
 
 # Errors of one line
