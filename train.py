@@ -2,7 +2,7 @@
 
     python train.py                              the toy world, configs/tiny.toml, out/tiny/
     python train.py --data FOLDER --name mine    real clips
-    python train.py --resume out/tiny/model.pt   goes on after a kill, exactly
+    python train.py --resume out/tiny/model.pt   goes on after Ctrl-C or a kill, exactly
     python train.py --start out/tiny/model.pt    begins a new run with the weights of another
 
 Matrices (the VAE's kernels, the weights of the transformer's blocks) are trained by Muon, which turns
@@ -30,9 +30,12 @@ Letters
 """
 from config import BadInput, Config, config_from_dict, latent_length
 
+import contextlib
 import copy
 import csv
 import os
+import shlex
+import signal
 import sys
 import time
 from dataclasses import asdict
@@ -50,8 +53,16 @@ from diffusion import Schedule, diffusion_loss, draw_noise_levels
 from dit import DiT
 from sample import generate
 from text import encode_prompts
-from utils.checkpoint import Model, last_line, load_model, read_checkpoint, save_checkpoint, slim_checkpoint
-from utils.cli import Flags, add_config_flags, autocast, config_from_flags, pick_device, run
+from utils.checkpoint import (
+    Model,
+    last_line,
+    load_model,
+    read_checkpoint,
+    save_checkpoint,
+    slim_checkpoint,
+    steps_done,
+)
+from utils.cli import Flags, add_config_flags, autocast, config_from_flags, pick_device, progress_bar, run
 from utils.muon import Muon
 from vae import VAE, latent_to_frame_mask, psnr
 
@@ -98,6 +109,7 @@ class Trainer:
         self.steps = {"vae": 0, "dit": 0}
         self.total_steps = {"vae": config.vae_steps, "dit": config.dit_steps}
         self.train_seconds = 0.0
+        self.stop_signal = None  # Ctrl-C or the like; the loops stop after the step in which it came
 
     def state(self):
         """What a checkpoint holds, as a dict."""
@@ -305,6 +317,9 @@ def train_vae(trainer, folder):
             save_checkpoint(folder / "model.pt", trainer.state())
             picture_vae(trainer, groups[0], folder / f"vae-{step + 1:06d}.png")
             progress.last_save_time = time.time()
+        if trainer.stop_signal:
+            save_checkpoint(folder / "model.pt", trainer.state())
+            break
 
 
 def train_dit(trainer, folder):
@@ -332,6 +347,9 @@ def train_dit(trainer, folder):
             levels = []
             losses = []
             progress.last_save_time = time.time()
+        if trainer.stop_signal:
+            save_checkpoint(folder / "model.pt", trainer.state())
+            break
 
 
 class Progress:
@@ -345,7 +363,7 @@ class Progress:
         total = trainer.total_steps[stage]
         self.curve = open_curve(folder / f"{stage}-loss.csv", first_step)
         steps = range(first_step, total)
-        self.bar = tqdm(steps, desc=stage, total=total, initial=first_step, unit="step", mininterval=0.5)
+        self.bar = progress_bar(steps, desc=stage, total=total, initial=first_step, unit="step")
         self.clips_seen = 0
         self.seconds_before = trainer.train_seconds
         self.begin_time = time.time()
@@ -429,8 +447,10 @@ def measure_scale(trainer, batches=4):
 
 
 def train(trainer, folder):
-    """Both stages, from wherever the trainer is."""
+    """Both stages, from wherever the trainer is, to the end or to the step in which a stop signal comes."""
     train_vae(trainer, folder)
+    if trainer.stop_signal:
+        return
 
     # A scale belongs to its VAE, so it is measured once, after the first stage. It is kept if the second
     # stage has begun, or if --start brought a VAE that this run did not train. Exactly 1 means: not
@@ -440,6 +460,45 @@ def train(trainer, folder):
         trainer.latent_scale = measure_scale(trainer)
 
     train_dit(trainer, folder)
+
+
+@contextlib.contextmanager
+def catch_stop_signals(handle):
+    """While this lasts, the first SIGINT (Ctrl-C) or SIGTERM calls handle(number). A second one does what it
+    did before: it ends the program at once."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def handle_first(number, frame):
+        restore()
+        handle(number)
+
+    for number in before:
+        signal.signal(number, handle_first)
+    try:
+        yield
+    finally:
+        restore()
+
+
+def train_until_stopped(trainer, folder, device_name):
+    """Both stages. If Ctrl-C or SIGTERM comes: the step in progress, a checkpoint, a line that says how to go
+    on, and the exit code of a program that this signal has ended."""
+    def stop_after_this_step(number):
+        trainer.stop_signal = number
+
+    with catch_stop_signals(stop_after_this_step):
+        train(trainer, folder)
+    if trainer.stop_signal:
+        words = ["python", "train.py", "--resume", (folder / "model.pt").as_posix()]
+        if device_name != "auto":
+            words += ["--device", device_name]
+        done = steps_done(trainer.steps, trainer.config)
+        print(f"stopped after {done}; go on with: {shlex.join(words)}")
+        sys.exit(128 + trainer.stop_signal)
 
 
 def resumed_trainer(args, device):
@@ -498,9 +557,48 @@ def make_folder(args, config):
     old = folder / "model.pt"
     is_resumed = args.resume and old.exists() and old.samefile(args.resume)
     if old.exists() and not is_resumed:
-        os.replace(old, folder / "model.before.pt")
-        print(f"the last run's model is now {folder / 'model.before.pt'}")
+        kept = unused_path(folder)
+        os.replace(old, kept)
+        print(f"the last run's model is now {kept}")
     return folder
+
+
+def unused_path(folder):
+    """Where the last run's model goes: model.before.pt, or else model.before-2.pt, model.before-3.pt ..."""
+    path = folder / "model.before.pt"
+    number = 1
+    while path.exists():
+        number += 1
+        path = folder / f"model.before-{number}.pt"
+    return path
+
+
+def finish(trainer, folder):
+    """What comes after the last step: slim.pt, the score, sample.gif, and how to use the model."""
+    # The score is the only thing that needs it: whoever imports train loads no evaluation.
+    import evaluate
+
+    # Only the toy world has a reader that can tell what a video shows.
+    checkpoint = shlex.quote((folder / "model.pt").as_posix())
+    commands = [f'python sample.py --checkpoint {checkpoint} --prompt "..."']
+    is_world = trainer.config.data == "world"
+    if is_world:
+        commands.append(f"python evaluate.py --checkpoint {checkpoint}")
+
+    def exit_at_once(number):
+        sys.exit(128 + number)
+
+    try:
+        with catch_stop_signals(exit_at_once):
+            save_checkpoint(folder / "slim.pt", slim_checkpoint(trainer.state()))
+            model = trainer.model()
+            if is_world:
+                print(evaluate.format_table(evaluate.score(model, trainer.config.score_prompts)))
+            write_samples(model, folder)
+    except SystemExit:
+        print("stopped; the model is trained and saved, use it with:", "; ".join(commands))
+        raise
+    print("the model is trained, use it with:", *commands, sep="\n  ")
 
 
 def write_samples(model, folder):
@@ -520,34 +618,24 @@ def make_parser():
     parser = Flags(__doc__)
     add = parser.add_argument
     add("--out", metavar="FOLDER", help="where checkpoint, curves and pictures go (default: out/NAME)")
-    add("--resume", metavar="CHECKPOINT", help="go on from there; every knob comes from the checkpoint")
+    add("--resume", metavar="FILE", help="go on from this checkpoint; every knob comes from the checkpoint")
     start_help = "begin with these weights instead of random ones (--vae-steps 0 keeps its VAE as it is)"
-    add("--start", metavar="CHECKPOINT", help=start_help)
+    add("--start", metavar="FILE", help=start_help)
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     add_config_flags(parser, default_preset=PRESET)
     return parser
 
 
 def main():
-    # The score at the end is the only thing that needs it: whoever imports train loads no evaluation.
-    import evaluate
-
     args = make_parser().parse_args()
     device = pick_device(args.device)
     if args.resume and args.start:
         raise BadInput(f"--resume {args.resume} --start {args.start}: expected one of them")
     trainer = resumed_trainer(args, device) if args.resume else new_trainer(args, device)
-    config = trainer.config
 
-    folder = make_folder(args, config)
-    train(trainer, folder)
-    save_checkpoint(folder / "slim.pt", slim_checkpoint(trainer.state()))
-
-    # Look at the result. Only the toy world has a reader that can tell what a video shows.
-    model = trainer.model()
-    if config.data == "world":
-        print(evaluate.format_table(evaluate.score(model, config.score_prompts)))
-    write_samples(model, folder)
+    folder = make_folder(args, trainer.config)
+    train_until_stopped(trainer, folder, args.device)
+    finish(trainer, folder)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ Videos are (B, T, H, W, 3) uint8 here; data.video_io.to_float makes the networks
 from config import TIME_FACTOR, BadInput, clip_shapes, count_tokens, latent_length
 
 import itertools
+import signal
 import sys
 from pathlib import Path
 
@@ -262,8 +263,22 @@ def make_dataset(config, stage="dit"):
 
 
 def stream_batches(dataset, start, workers=0):
-    """Batches start, start + 1, ... without end."""
-    return iter(DataLoader(dataset, batch_size=None, sampler=itertools.count(start), num_workers=workers))
+    """Batches start, start + 1, ... without end. workers: the processes that draw them; 0 is this one."""
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=itertools.count(start),
+        num_workers=workers,
+        worker_init_fn=ignore_stop_signals,
+    )
+    return iter(loader)
+
+
+def ignore_stop_signals(worker):
+    """A terminal's Ctrl-C reaches all processes of a run. It is train.py that answers; when it ends, so do
+    its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 from config import BadInput
 
 import csv
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+import evaluate
 import train
 from data import datasets
 from data.video_io import film_grid, film_strip, to_float, to_uint8
@@ -231,15 +234,106 @@ def test_a_resumed_run_equals_the_whole_one(resumable, tmp_path, command, killed
         file.write(f"{killed_at},0.123\r\n")
     code, _, err = command(train, "--resume", broken / "model.pt", "--device", "cpu")
     assert code == 0, err
+    assert_same_run(broken, whole)
 
+
+def assert_same_run(folder, whole):
+    """Two runs have left the same curves and weights."""
     for stage in ("vae", "dit"):
-        assert read_curve(broken, stage) == read_curve(whole, stage)
+        assert read_curve(folder, stage) == read_curve(whole, stage)
     a = torch.load(whole / "model.pt", weights_only=True)
-    b = torch.load(broken / "model.pt", weights_only=True)
+    b = torch.load(folder / "model.pt", weights_only=True)
     assert a["latent_scale"] == b["latent_scale"]
     for network in ("vae", "dit", "ema"):
         for name, weights in a[network].items():
             assert torch.equal(weights, b[network][name]), name
+
+
+@pytest.fixture
+def train_with_signals(command, config, tmp_path, monkeypatch):
+    """Runs train.py; in a step of one stage, after its loss is known, the signals come → code, out, err.
+
+    No checkpoint is saved before the end of a stage. Afterwards, signals mean what they meant before."""
+    config = replace(config, vae_steps=4, dit_steps=5, save_minutes=1000.0)
+
+    def call(stage, step, *signals):
+        loss = {"vae": train.Trainer.vae_loss, "dit": train.Trainer.dit_loss}[stage]
+
+        def loss_and_signals(trainer, groups):
+            result = loss(trainer, groups)
+            if trainer.steps[stage] == step:
+                for number in signals:
+                    signal.raise_signal(number)
+            return result
+
+        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        with monkeypatch.context() as patch:
+            patch.setattr(train.Trainer, f"{stage}_loss", loss_and_signals)
+            answer = command(train, "--out", tmp_path / "my run", "--device", "cpu", *flags(config))
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+        return answer
+    return call
+
+
+@pytest.mark.parametrize(
+    "stage, step, number, expected_code, done",
+    [
+        ("vae", 1, signal.SIGTERM, 143, "2 of 4 steps of the VAE, none of the transformer"),
+        ("dit", 2, signal.SIGINT, 130, "3 of 5 steps of the transformer"),
+    ],
+)
+def test_a_run_that_a_signal_stops_goes_on_as_if_nothing_had_happened(
+    train_with_signals, command, resumable, tmp_path, stage, step, number, expected_code, done
+):
+    code, out, err = train_with_signals(stage, step, number)
+    folder = tmp_path / "my run"
+    resume = f"python train.py --resume '{folder.as_posix()}/model.pt' --device cpu"
+    assert code == expected_code, err
+    assert out == f"stopped after {done}; go on with: {resume}\n"
+    assert "Traceback" not in err
+    assert read_checkpoint(folder / "model.pt")[0]["steps"][stage] == step + 1
+
+    code, _, err = command(train, *shlex.split(resume)[2:])
+    assert code == 0, err
+    assert_same_run(folder, resumable[1])
+
+
+def test_a_second_signal_stops_at_once(train_with_signals, tmp_path):
+    code, out, err = train_with_signals("vae", 1, signal.SIGINT, signal.SIGINT)
+    assert (code, out, err) == (130, "", "")
+    assert not (tmp_path / "my run/model.pt").exists()
+
+
+def test_a_signal_before_the_first_step_just_ends_the_program(command, config, tmp_path, monkeypatch):
+    make_folder = train.make_folder
+
+    def make_folder_and_signal(*args):
+        make_folder(*args)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(train, "make_folder", make_folder_and_signal)
+    answer = command(train, "--out", tmp_path / "run", "--device", "cpu", *flags(config))
+    assert answer == (130, "", "")
+
+
+@pytest.mark.parametrize("number, expected_code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_after_the_last_step_ends_the_run_and_says_how_to_use_its_model(
+    config, tmp_path, monkeypatch, capsys, number, expected_code
+):
+    def score_and_signal(model, prompts):
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(evaluate, "score", score_and_signal)
+    trainer = make_trainer(config, tmp_path / "run")
+    with pytest.raises(SystemExit) as stop:
+        train.finish(trainer, tmp_path / "run")
+    assert stop.value.code == expected_code
+    path = (tmp_path / "run/model.pt").as_posix()
+    assert capsys.readouterr().out == (
+        "stopped; the model is trained and saved, use it with: "
+        f'python sample.py --checkpoint {path} --prompt "..."; python evaluate.py --checkpoint {path}\n'
+    )
+    assert (tmp_path / "run/slim.pt").exists()
 
 
 def test_a_curve_has_a_row_for_every_step(resumable):
@@ -690,6 +784,9 @@ def test_a_command_trains_scores_and_leaves_everything_in_its_folder(command, co
     assert code == 0, err
     assert "reader's ceiling" in out
     assert "sample.gif shows" in out
+    path = (tmp_path / "run/model.pt").as_posix()
+    sample_command = f'python sample.py --checkpoint {path} --prompt "..."'
+    assert out.endswith(f"use it with:\n  {sample_command}\n  python evaluate.py --checkpoint {path}\n")
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"model.pt", "slim.pt", "sample.gif", "vae-loss.csv", "dit-loss.csv"} <= written
     assert torch.load(tmp_path / "run/slim.pt", weights_only=True).keys().isdisjoint({"dit", "optimizers"})
@@ -715,6 +812,16 @@ def test_a_new_run_keeps_the_last_ones_model(config, tmp_path, capsys):
     assert (tmp_path / "model.before.pt").read_bytes() == b"the last run's"
     assert not (tmp_path / "model.pt").exists()
     assert "model.before.pt" in capsys.readouterr().out
+
+
+def test_new_runs_keep_the_models_of_all_before_them(config, tmp_path, capsys):
+    for run in (b"first", b"second", b"third"):
+        (tmp_path / "model.pt").write_bytes(run)
+        train.make_folder(parse("--out", tmp_path), config)
+        assert len(capsys.readouterr().out.splitlines()) == 1
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    expected = {"model.before.pt": b"first", "model.before-2.pt": b"second", "model.before-3.pt": b"third"}
+    assert kept == expected
 
 
 def test_a_run_resumed_in_another_runs_folder_keeps_that_ones_model(config, tmp_path):
@@ -773,6 +880,13 @@ def test_the_samples_of_a_folder_are_of_its_captions(config, folder, tmp_path, c
     trainer = train.Trainer(dataset.config, dataset.vocab(), "cpu")
     train.write_samples(trainer.model(), tmp_path)
     assert capsys.readouterr().out.splitlines()[1:] == [f"  {text}" for text in dataset.captions.values()][:6]
+
+
+def test_a_model_of_a_folder_is_not_to_be_evaluated(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "write_samples", lambda model, folder: None)
+    train.finish(train.Trainer(replace(config, data="a folder"), ["a"], "cpu"), tmp_path)
+    sample_command = f'python sample.py --checkpoint {(tmp_path / "model.pt").as_posix()} --prompt "..."'
+    assert capsys.readouterr().out == f"the model is trained, use it with:\n  {sample_command}\n"
 
 
 def test_training_loads_no_safety_code():

@@ -2,6 +2,8 @@
 from config import BadInput, Config, count_tokens
 
 import os
+import signal
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -112,6 +114,20 @@ def test_worker_processes_draw_the_same_batches():
     process_ids = {process_id for _, process_id in drawn}
     assert len(process_ids) == 2
     assert os.getpid() not in process_ids
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, os.kill ends a process whatever it ignores")
+def test_worker_processes_leave_a_stop_signal_to_the_training_process(capfd):
+    batches = stream_batches(ProcessIds(), 3, workers=2)
+    workers = {process_id for _, process_id in (next(batches), next(batches))}
+    for process_id in workers:
+        os.kill(process_id, signal.SIGINT)
+        os.kill(process_id, signal.SIGTERM)
+    drawn = [next(batches) for _ in range(8)]
+    assert [k for k, _ in drawn] == list(range(5, 13))
+    assert {process_id for _, process_id in drawn} == workers
+    del batches
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_stream_without_workers_draws_in_this_process():
