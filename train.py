@@ -363,7 +363,7 @@ class Progress:
         total = trainer.total_steps[stage]
         self.curve = open_curve(folder / f"{stage}-loss.csv", first_step)
         steps = range(first_step, total)
-        self.bar = progress_bar(steps, desc=stage, total=total, initial=first_step, unit="step")
+        self.bar = progress_bar(steps, desc=stage, total=total, initial=first_step, unit="step", delay=0)
         self.clips_seen = 0
         self.seconds_before = trainer.train_seconds
         self.begin_time = time.time()

@@ -225,11 +225,12 @@ def progress_bar(steps=None, **options):
     """tqdm's bar on the way through the steps. options: tqdm's own, such as desc and total.
 
     Where it goes to a file, each of its updates is a line there: then it has few, and a job that is over
-    before the first has none."""
+    before the first has none, unless delay = 0 asks for its beginning and its end."""
     if sys.stderr.isatty():
         return tqdm(steps, **options)
     # After maxinterval, by default 10 s, tqdm would write a line in any case.
-    return tqdm(steps, mininterval=LOG_SECONDS, maxinterval=LOG_SECONDS, delay=LOG_SECONDS, **options)
+    log_options = {"mininterval": LOG_SECONDS, "maxinterval": LOG_SECONDS, "delay": LOG_SECONDS}
+    return tqdm(steps, **(log_options | options))
 
 
 def run(main):

@@ -363,12 +363,12 @@ class Screen(io.StringIO):
         self.isatty = lambda: is_terminal
 
 
-def shown_by_bar(monkeypatch, is_terminal, seconds):
+def shown_by_bar(monkeypatch, is_terminal, seconds, **options):
     """What a bar over 100 steps that take so long writes to stderr."""
     screen = Screen(is_terminal)
     monkeypatch.setattr(sys, "stderr", screen)
     now = [1000.0]
-    bar = progress_bar(range(100), desc="steps", disable=False)
+    bar = progress_bar(range(100), desc="steps", disable=False, **options)
     bar._time = lambda: now[0]
     bar.start_t = bar.last_print_t = now[0]
     for _ in bar:
@@ -383,6 +383,12 @@ def test_a_terminal_sees_every_bar_to_its_end(monkeypatch, seconds):
 
 def test_a_file_gets_no_bar_of_a_short_job(monkeypatch):
     assert shown_by_bar(monkeypatch, is_terminal=False, seconds=20) == ""
+
+
+def test_a_file_gets_the_end_of_a_short_job_that_asks_for_it(monkeypatch):
+    shown = shown_by_bar(monkeypatch, is_terminal=False, seconds=20, delay=0)
+    assert shown.count("\r") <= 3
+    assert "100/100" in shown.split("\r")[-1]
 
 
 def test_a_file_gets_few_lines_of_a_long_job_and_its_end(monkeypatch):
