@@ -618,7 +618,7 @@ def make_parser():
     parser = Flags(__doc__)
     add = parser.add_argument
     add("--out", metavar="FOLDER", help="where checkpoint, curves and pictures go (default: out/NAME)")
-    add("--resume", metavar="FILE", help="go on from this checkpoint; every knob comes from the checkpoint")
+    add("--resume", metavar="FILE", help="go on from this checkpoint; every knob comes from it")
     start_help = "begin with these weights instead of random ones (--vae-steps 0 keeps its VAE as it is)"
     add("--start", metavar="FILE", help=start_help)
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")

