@@ -238,12 +238,10 @@ def grainy_noise(rng):
 # Videos
 
 
-def passed_on(video, folder, ending, resize=1.0, crop=0.0, again=False, zoom=4, caption=""):
-    """A video as it comes back from a file; with `again` then resized, cut at its edges, and saved as mp4.
-
-    Only a png strip shows the caption."""
+def passed_on(video, folder, ending, resize=1.0, crop=0.0, again=False, zoom=4):
+    """A video as it comes back from a file; with `again` then resized, cut at its edges, and saved as mp4."""
     path = Path(folder) / f"clip{ending}"
-    video_io.write_clip(path, video, FPS, zoom, caption=caption)
+    video_io.write_clip(path, video, FPS, zoom)
     video = np.stack([frame for _, frame in video_io.read_frames(path)])
     if not again:
         return video
@@ -317,7 +315,6 @@ def detector_examples(rng, made, real, files):
                 "crop": rng.uniform(0, 0.15),
                 "again": rng.random() < 0.6,
                 "zoom": int(rng.integers(2, 5)),
-                "caption": pick(rng, ("", describe(draw_scene(rng)))),
             }
             x.append(detectors.pairs(passed_on(video, folder, ending, **change)).half())
     return torch.stack(x), torch.tensor([label for _, label in videos])
@@ -455,7 +452,7 @@ def score_detector(made, real, others):
 
     others: [(title, videos)] of other models."""
     detector = detectors.classifier()
-    changes = [(ending, {"caption": "a red circle moving left quickly"}) for ending in video_io.ENDINGS]
+    changes = [(ending, {}) for ending in video_io.ENDINGS]
     for change in ({}, {"resize": 0.75}, {"crop": 0.1}, {"resize": 0.75, "crop": 0.1}):
         changes.append((".gif", {"again": True} | change))
 
