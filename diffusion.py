@@ -378,7 +378,7 @@ def draw_sampling(model, path, prompt="a red circle moving right quickly"):
     import imageio.v3 as iio
     import numpy as np
 
-    from data.video_io import film_strip, to_uint8
+    from data.video_io import film_strip, on_paper, to_uint8
 
     def decode(latents):
         return to_uint8(model.vae.decode(latents / model.latent_scale))[0]
@@ -398,7 +398,8 @@ def draw_sampling(model, path, prompt="a red circle moving right quickly"):
         columns=5,
         zoom=2,
     )
-    held = np.pad(held, ((0, 0), (0, 20), (0, 0)), constant_values=255)
+    height, width, _ = held.shape
+    held = on_paper(held, height, width + 20)
     iio.imwrite(path, np.concatenate([held, guessed], 1))
 
 

@@ -33,6 +33,7 @@ from data.video_io import (
     label,
     nearest_size,
     open_clip,
+    plain_strip,
     probe,
     read_frames,
     read_window,
@@ -492,14 +493,14 @@ def test_scaling_a_window_averages_pixels_and_does_not_blur_edges(clips, moving)
 def written(request, moving, tmp_path_factory):
     """A file of each ending, four times as large as `moving`, at 10 frames per second, with a note."""
     path = tmp_path_factory.mktemp("written") / f"clip{request.param}"
-    write_clip(path, moving, 10.0, zoom=4, note="a note | seed 3", caption="a caption")
+    write_clip(path, moving, 10.0, zoom=4, note="a note | seed 3")
     return path
 
 
 def test_what_is_written_comes_back_enlarged_and_in_its_colours(written, moving):
     expected = moving.repeat(4, 1).repeat(4, 2)
     if written.suffix == ".png":
-        expected = film_strip([moving], ["a caption"], zoom=4)
+        expected = plain_strip(expected)
         again = iio.imread(written)
         tolerance = 0
     elif written.suffix == ".mp4":
@@ -556,6 +557,18 @@ def test_a_png_of_one_frame_is_that_frame(tmp_path):
     frame = slope(16, 24)
     write_clip(tmp_path / "still.png", frame[None], 10.0)
     assert (iio.imread(tmp_path / "still.png") == frame).all()
+
+
+# A file that is a strip
+
+
+def test_a_plain_strip_has_nothing_but_evenly_spaced_frames_and_their_thin_borders():
+    video = np.random.default_rng(0).integers(0, 256, (9, 8, 12, 3), dtype=np.uint8)
+    cells = plain_strip(video, columns=3).reshape(8 + 2, 3, 12 + 2, 3)
+    for column, frame in enumerate((0, 4, 8)):
+        assert (cells[1:-1, column, 1:-1] == video[frame]).all()
+    cells[1:-1, :, 1:-1] = 90
+    assert (cells == 90).all()
 
 
 # Labelled pictures
