@@ -525,10 +525,10 @@ def output_path(args, i, count):
     return path.with_stem(f"{path.stem}-{i}")
 
 
-def write_video(path, video, fps, zoom, note):
+def write_video(path, video, fps, zoom, note, caption):
     """data.video_io.write_clip, with one clear line for a full disk or the like. Raises BadInput."""
     try:
-        write_clip(path, video, fps, zoom, note)
+        write_clip(path, video, fps, zoom, note, caption)
     except OSError as error:
         raise BadInput(f"--out {path}: cannot be written ({error.strerror})") from error
 
@@ -574,7 +574,7 @@ def main():
     for i, (prompt, video) in enumerate(zip(prompts, videos, strict=True)):
         path = output_path(args, i, len(videos))
         note = f"{prompt} | seed {args.seed + i} | checkpoint {model.checkpoint_hash}"
-        write_video(path, video, config.fps, args.zoom, note)
+        write_video(path, video, config.fps, args.zoom, note, prompt)
         signature = provenance.sign(path, signer, model.checkpoint_hash, prompt, bool(clips))
         made = f"{path}: {len(video)} frames of {height}x{width} from {model.checkpoint_path}"
         print(made, prompt, signature, sep=" | ")

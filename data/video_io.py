@@ -31,6 +31,7 @@ EXIF_IMAGE_DESCRIPTION = 270
 # How a picture of labelled frames looks: dark text on white paper, a coloured border around every frame.
 PAPER = 255
 INK = (40, 40, 40)
+LIGHT_INK = (230, 230, 230)  # on a dark ground
 GREY = (150, 150, 150)
 GREEN = (30, 180, 80)
 BORDER = 3  # pixels
@@ -240,7 +241,7 @@ def framed(frame, zoom, colour=GREY):
     return np.array(ImageOps.expand(picture, GAP, (PAPER, PAPER, PAPER)))
 
 
-def label(text, width, max_lines=None):
+def label(text, width, max_lines=None, ink=INK, paper=(PAPER, PAPER, PAPER)):
     """Text → a picture (height, width or more, 3) uint8, of no height if there is no text.
 
     It is wrapped to about the width, and cut, with "…" at its end, only beyond max_lines."""
@@ -251,10 +252,10 @@ def label(text, width, max_lines=None):
     # A line of wide letters is longer than the average: then the picture is as wide as it needs.
     lengths = [GAP + math.ceil(font.getlength(line)) + GAP for line in lines]
     height = LINE_HEIGHT * len(lines) + (GAP if lines else 0)
-    picture = Image.new("RGB", (max([width, *lengths]), height), (PAPER, PAPER, PAPER))
+    picture = Image.new("RGB", (max([width, *lengths]), height), paper)
     draw = ImageDraw.Draw(picture)
     for i, line in enumerate(lines):
-        draw.text((GAP, GAP + i * LINE_HEIGHT), line, INK, font)
+        draw.text((GAP, GAP + i * LINE_HEIGHT), line, ink, font)
     return np.asarray(picture)
 
 
@@ -311,21 +312,26 @@ def film_grid(videos, captions, columns=3, zoom=1):
     return np.concatenate(rows, 1)
 
 
-def plain_strip(video, columns=6):
-    """(T, H, W, 3) → one picture: evenly spaced frames from left to right, each with a thin grey border.
+def plain_strip(video, caption, columns=6):
+    """(T, H, W, 3) → one picture: evenly spaced frames with thin grey borders, the caption above them.
 
-    This is what sample.py writes. It has no paper and no text, because safety/detector.py looks for faint
-    traces in the ground, and white paper or letters beside it drown them."""
+    This is what sample.py writes. The caption stands on the video's own ground, its commonest colour, because
+    safety/detector.py looks for faint traces in the ground, and white paper beside it drowns them."""
     chosen = np.linspace(0, len(video) - 1, min(columns, len(video))).round().astype(int)
     bordered = np.pad(video[chosen], ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=90)
-    return np.concatenate(list(bordered), 1)
+    row = np.concatenate(list(bordered), 1)
+
+    ground = tuple(int(value) for value in np.median(video, axis=(0, 1, 2)))
+    ink = LIGHT_INK if max(ground) < 128 else INK
+    text = label(caption, row.shape[1], ink=ink, paper=ground)
+    return below_each_other([text, row])
 
 
-def write_clip(path, video, fps, zoom=1, note=""):
+def write_clip(path, video, fps, zoom=1, note="", caption=""):
     """Write video (T, H, W, 3) uint8 as mp4, gif, webp or png, by the path's ending, enlarged zoom times.
 
-    Several frames make a strip in a png. note goes into the file's metadata (mp4 and gif: comment, webp: EXIF
-    image description, png: Description).
+    Several frames make a strip in a png, below the caption; nothing else shows it. note goes into the file's
+    metadata (mp4 and gif: comment, webp: EXIF image description, png: Description).
     """
     path = Path(path)
     video = np.asarray(video).repeat(zoom, 1).repeat(zoom, 2)
@@ -343,7 +349,7 @@ def write_clip(path, video, fps, zoom=1, note=""):
     else:
         info = PngInfo()
         info.add_text("Description", note)
-        picture = plain_strip(video) if len(video) > 1 else video[0]
+        picture = plain_strip(video, caption) if len(video) > 1 else video[0]
         iio.imwrite(path, picture, pnginfo=info)
 
 

@@ -453,6 +453,7 @@ def test_every_video_is_written_under_its_number_with_its_prompt_and_seed(
         assert written[i]["fps"] == 12
         assert written[i]["zoom"] == 3
         assert written[i]["note"] == f"{prompt} | seed {4 + i} | checkpoint {model_hash}"
+        assert written[i]["caption"] == prompt
         assert signed[i]["signer"] == "the signer"
         assert signed[i]["version"] == model_hash
         assert signed[i]["prompt"] == prompt

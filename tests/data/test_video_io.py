@@ -493,14 +493,14 @@ def test_scaling_a_window_averages_pixels_and_does_not_blur_edges(clips, moving)
 def written(request, moving, tmp_path_factory):
     """A file of each ending, four times as large as `moving`, at 10 frames per second, with a note."""
     path = tmp_path_factory.mktemp("written") / f"clip{request.param}"
-    write_clip(path, moving, 10.0, zoom=4, note="a note | seed 3")
+    write_clip(path, moving, 10.0, zoom=4, note="a note | seed 3", caption="a caption")
     return path
 
 
 def test_what_is_written_comes_back_enlarged_and_in_its_colours(written, moving):
     expected = moving.repeat(4, 1).repeat(4, 2)
     if written.suffix == ".png":
-        expected = plain_strip(expected)
+        expected = plain_strip(expected, "a caption")
         again = iio.imread(written)
         tolerance = 0
     elif written.suffix == ".mp4":
@@ -564,11 +564,22 @@ def test_a_png_of_one_frame_is_that_frame(tmp_path):
 
 def test_a_plain_strip_has_nothing_but_evenly_spaced_frames_and_their_thin_borders():
     video = np.random.default_rng(0).integers(0, 256, (9, 8, 12, 3), dtype=np.uint8)
-    cells = plain_strip(video, columns=3).reshape(8 + 2, 3, 12 + 2, 3)
+    cells = plain_strip(video, "", columns=3).reshape(8 + 2, 3, 12 + 2, 3)
     for column, frame in enumerate((0, 4, 8)):
         assert (cells[1:-1, column, 1:-1] == video[frame]).all()
     cells[1:-1, :, 1:-1] = 90
     assert (cells == 90).all()
+
+
+@pytest.mark.parametrize("grey, ink", [(20, 230), (200, 40)])
+def test_the_caption_of_a_plain_strip_stands_on_the_videos_own_ground(grey, ink):
+    video = np.full((6, 32, 40, 3), grey, np.uint8)
+    video[:, 8:16, 8:16] = 120
+    strip = plain_strip(video, "a caption")
+    text = strip[: -(32 + 2)]
+    assert (strip[len(text) :] == plain_strip(video, "")).all()
+    assert np.median(text) == grey
+    assert abs(text.astype(int) - grey).max() == abs(ink - grey)
 
 
 # Labelled pictures
