@@ -34,6 +34,7 @@ Letters
 from config import TIME_FACTOR, BadInput, check_size, latent_length
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,10 @@ CLIPS_AT_ONCE = 32
 # Added to the seed from one window of a long video to the next: no two begin with the same noise.
 SEED_STEP = 1_000_003
 
+# How many seeds there are: after the last comes 0 again. (PyTorch's CPU generator looks at the lowest 32 bits
+# only, so that seeds 2^32 apart give the same noise.)
+SEEDS = 2**63
+
 DEFAULT_PROMPT = "a red circle moving left slowly"
 DEFAULT_STRENGTH = 0.7
 
@@ -71,7 +76,7 @@ def complete(
     steps     denoising steps; None takes the config's
     guidance  0 ignores the prompts, 1 is the plain model, more pushes; None takes the config's
     eta       0 is DDIM, 1 is DDPM
-    seed      clip i starts from the noise of seed + i, whatever stands beside it
+    seed      0 to 2^63 - 1; clip i starts from the noise of seed + i, whatever stands beside it
 
     Raises BadInput for a size that cannot be cut into patches, and for prompts that are too long."""
     config = model.config
@@ -106,7 +111,7 @@ def complete_group(model, prompt_ids, video, known, strength, steps, guidance, e
 
     # A generator per clip, so that a clip does not depend on its neighbours. Drawn on the CPU: the same on
     # any device.
-    generators = [torch.Generator().manual_seed(seed + i) for i in range(B)]
+    generators = [torch.Generator().manual_seed((seed + i) % SEEDS) for i in range(B)]
 
     def noise():
         draws = [torch.randn(latents.shape[1:], generator=generator) for generator in generators]
@@ -256,7 +261,7 @@ def fill(model, prompts, video, first, last, **sampling):
     longest = model.config.frames
     gap = last - first + 1
     hole = round_up(gap)  # the gap in whole latent frames
-    check_gap(first, last, hole, T, longest)
+    check_gap(first, last, hole, T, longest, model.config.fps)
 
     # The window begins with one frame, then come whole latent frames. Half of the room is for those behind
     # the hole, more where there is little before it.
@@ -277,18 +282,24 @@ def fill(model, prompts, video, first, last, **sampling):
     return filled, first + hole - 1
 
 
-def check_gap(first, last, hole, T, longest):
+def check_gap(first, last, hole, T, longest, fps):
     """Raises BadInput for a gap that `fill` cannot fill. hole: frames that would be invented; longest:
-    frames in a sequence."""
-    if not 1 <= first <= last:
+    frames in a sequence; fps: frames per second, to say how `extend` would make as many."""
+    gap = last - first + 1
+    if gap < 1:
+        raise BadInput(f"frames {first} to {last}: expected the first and the last one, for example 1 to 4")
+    if first < 1:
         example = "expected a gap with at least a frame before it, for example 1 to 4"
-        raise BadInput(f"frames {first} to {last}: {example}")
+        instead = f"for as many before the clip: --extend backward {gap / fps:.2f}"
+        raise BadInput(f"frames {first} to {last}: {example}; {instead}")
     if first + hole + TIME_FACTOR > T:
         needs = f"{hole} frames would be invented (they come in fours), and 4 must follow them"
-        raise BadInput(f"frames {first} to {last} of a clip of {T}: {needs}, to frame {first + hole + 3}")
+        instead = f"for new ones behind the clip: --extend forward {gap / fps:.2f}"
+        raise BadInput(
+            f"frames {first} to {last} of a clip of {T}: {needs}, to frame {first + hole + 3}; {instead}"
+        )
     if hole + TIME_FACTOR + 1 > longest:
         most = (longest - TIME_FACTOR - 1) // TIME_FACTOR * TIME_FACTOR
-        gap = last - first + 1
         raise BadInput(f"frames {first} to {last} are {gap}; this model invents up to {most} between others")
 
 
@@ -351,7 +362,9 @@ def add_flags(parser):
 
 def check_flags(args):
     """Raises BadInput for flags that are wrong, or do not go together."""
-    check_at_least(args, steps=1, guidance=0, frames=1, zoom=1, seed=0)
+    check_at_least(args, steps=1, guidance=0, frames=1, zoom=1)
+    if not 0 <= args.seed < SEEDS:
+        raise BadInput(f"--seed {args.seed}: expected 0 or more, and less than 2^63")
     check_modes(args)
     if args.then and (args.fill or args.connect or args.edit):
         where = "expected with a prompt alone, --image or --extend, whose videos can be long"
@@ -502,6 +515,20 @@ def output_path(args, i, count):
     return path.with_stem(f"{path.stem}-{i}")
 
 
+def planned_frames(args, config, clips, frames):
+    """How many frames come out; frames: as many as --frames or --seconds ask for."""
+    lengths = [clip.shape[1] for clip in clips]
+    if args.extend:
+        return lengths[0] + count_frames(args.extend[1], config.fps, "--extend")
+    if args.connect:
+        return sum(lengths) + round_up(count_frames(args.connect[2], config.fps, "--connect"))
+    if args.fill:
+        return lengths[0]
+    if args.edit:
+        return 1 + (lengths[0] - 1) // TIME_FACTOR * TIME_FACTOR
+    return frames
+
+
 def write_video(path, video, fps, zoom, note):
     """data.video_io.write_clip, with one clear line for a full disk or the like. Raises BadInput."""
     try:
@@ -515,6 +542,10 @@ def main():
     from safety import frames as safety_frames
     from safety import prompts as safety_prompts
     from safety import provenance
+
+    # What the toy world shows, to warn of whatever is far from it.
+    from world.captions import telling_words
+    from world.scenes import GROUND
 
     parser = Flags(__doc__)
     add_flags(parser)
@@ -531,7 +562,9 @@ def main():
     signer = provenance.signer(args.keys or provenance.KEYS)
     model = load_model(checkpoint, pick_device(args.device))
     config = model.config
-    text.encode_prompts(all_prompts, model.vocab, config.max_words, warn=True)
+    text.encode_prompts(all_prompts, model.vocab, config.max_words)
+    telling = telling_words() if config.data == "world" else model.vocab
+    text.check_words(all_prompts, model.vocab, telling)
     frames = asked_frames(args, config)
     size = asked_size(args)
     check_size(config, frames, *(size or (config.height, config.width)))
@@ -539,7 +572,9 @@ def main():
     if clips:
         size = clips[0].shape[2:4]
     height, width = size or (config.height, config.width)
-    check_output_path(args.out, height * args.zoom, width * args.zoom)
+    planned = planned_frames(args, config, clips, frames)
+    for i in range(len(prompts)):
+        check_output_path(output_path(args, i, len(prompts)), planned, height * args.zoom, width * args.zoom)
     if args.unsafe_skip_checks:
         provenance.log_skip(all_prompts, Path(args.out).parent)
 
@@ -550,11 +585,13 @@ def main():
         safety_frames.check_frames(videos, config.fps)
     for i, (prompt, video) in enumerate(zip(prompts, videos, strict=True)):
         path = output_path(args, i, len(videos))
-        note = f"{prompt} | seed {args.seed + i} | checkpoint {model.checkpoint_hash}"
+        note = f"{prompt} | seed {(args.seed + i) % SEEDS} | checkpoint {model.checkpoint_hash}"
         write_video(path, video, config.fps, args.zoom, note)
         signature = provenance.sign(path, signer, model.checkpoint_hash, prompt, bool(clips))
         made = f"{path}: {len(video)} frames of {height}x{width} from {checkpoint}"
         print(made, prompt, signature, sep=" | ")
+    if signer is None:
+        print(provenance.UNSIGNED, file=sys.stderr)
 
 
 if __name__ == "__main__":

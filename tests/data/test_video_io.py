@@ -593,12 +593,12 @@ def test_a_path_that_cannot_be_written_is_refused_before_any_work(tmp_path, path
     (tmp_path / "folder.gif").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match=why):
-        check_output_path(tmp_path / path, height, width)
+        check_output_path(tmp_path / path, 5, height, width)
 
 
 @pytest.mark.parametrize("path, height, width", [("x.mp4", 32, 24), ("odd.gif", 33, 32), ("odd.png", 32, 33)])
 def test_a_path_that_can_be_written_gets_its_folders(tmp_path, path, height, width):
     # The second time they are there already.
     for _ in range(2):
-        check_output_path(tmp_path / "new" / "folder" / path, height, width)
+        check_output_path(tmp_path / "new" / "folder" / path, 5, height, width)
     assert (tmp_path / "new" / "folder").is_dir()
