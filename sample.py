@@ -31,7 +31,7 @@ Letters
     Z       latent channels
     f h w   latent frames, rows, columns
 """
-from config import TIME_FACTOR, BadInput, check_size, latent_length
+from config import TIME_FACTOR, BadInput, check_size, clip_shapes, latent_length
 
 import re
 import sys
@@ -57,6 +57,9 @@ SEED_STEP = 1_000_003
 # How many seeds there are: after the last comes 0 again. (PyTorch's CPU generator looks at the lowest 32 bits
 # only, so that seeds 2^32 apart give the same noise.)
 SEEDS = 2**63
+
+# No model here was trained at a hundredth of so many pixels, and a computer's memory ends soon after.
+LARGEST_SIDE = 1024
 
 DEFAULT_PROMPT = "a red circle moving left slowly"
 DEFAULT_STRENGTH = 0.7
@@ -377,6 +380,8 @@ def check_flags(args):
         raise BadInput(f"--extend {args.extend[0]}: expected forward or backward, then seconds")
     if args.size and not re.fullmatch(r"\d+x\d+", args.size):
         raise BadInput(f"--size {args.size}: expected HEIGHTxWIDTH, for example 32x48")
+    if args.size and max(asked_size(args)) > LARGEST_SIDE:
+        raise BadInput(f"--size {args.size}: expected sides of up to {LARGEST_SIDE} pixels")
     if args.fill and not re.fullmatch(r"\d+-\d+", args.fill):
         raise BadInput(f"--fill {args.fill}: expected FIRST-LAST, two frame numbers, for example 5-8")
     check_encoding(args)
@@ -450,16 +455,20 @@ def asked_frames(args, config):
 def open_given(args, config, copies, size):
     """The clips that are given, each (copies, T, H, W, 3) uint8, all of one size: the one asked for, or the
     first clip's."""
+    clips = []
+    for path in given_paths(args):
+        clip = open_clip(path, config, size)
+        size = clip.shape[1:3]
+        clips.append(clip[None].repeat(copies, 0))
+    return clips
+
+
+def given_paths(args):
+    """The files that are given, in the order of `open_given`."""
     paths = [args.image, args.video, args.edit]
     if args.connect:
         paths += args.connect[:2]
-    clips = []
-    for path in paths:
-        if path:
-            clip = open_clip(path, config, size)
-            size = clip.shape[1:3]
-            clips.append(clip[None].repeat(copies, 0))
-    return clips
+    return [path for path in paths if path]
 
 
 def make_videos(args, model, prompts, clips, frames, height, width):
@@ -513,6 +522,35 @@ def output_path(args, i, count):
     if count == 1:
         return path
     return path.with_stem(f"{path.stem}-{i}")
+
+
+def warn_of_size(config, height, width):
+    """One line on stderr for a size at which the model would show nonsense. It goes on all the same.
+
+    Measured with assets/small.pt, trained at 32x32, 24x40, 40x24 and 24x32: of 24 prompts, at 32x48 and 40x40
+    it shows 83 % right or more, at 32x56 and 40x48 about half, at 64x64 and 16x16 none."""
+    lengths, sizes = clip_shapes(config)
+    sides = [side for size in sizes for side in size]
+    largest_area = max(height * width for height, width in sizes)
+
+    too_small = min(height, width) < min(sides)
+    too_long = max(height, width) > 1.2 * max(sides)
+    if too_small or too_long or height * width > 1.6 * largest_area:
+        trained = ", ".join(f"{height}x{width}" for height, width in sizes)
+        frames = ", ".join(map(str, lengths))
+        told = f"this model was trained at {trained} ({frames} frames), and may show nonsense so far from it"
+        print(f"warning: {height}x{width} pixels: {told}", file=sys.stderr)
+
+
+def warn_of_ground(path, clip, ground):
+    """One line on stderr for a given clip (T, H, W, 3) that does not look like the toy world: less than half
+    of it is dark, that is, within 32 of 255 of the ground's colour. (Of the world's own clips at least 68 %
+    is, after mp4 too; of a white page, a photograph or noise hardly anything.)"""
+    is_dark = abs(clip.astype(int) - ground).max(-1) <= 32                         # (T, H, W)
+    share = is_dark.mean()
+    if share < 0.5:
+        told = f"{share:.0%} of it is dark; this model has only seen one shape on a dark ground"
+        print(f"warning: {path}: {told}, and may show nonsense", file=sys.stderr)
 
 
 def planned_frames(args, config, clips, frames):
@@ -575,6 +613,10 @@ def main():
     planned = planned_frames(args, config, clips, frames)
     for i in range(len(prompts)):
         check_output_path(output_path(args, i, len(prompts)), planned, height * args.zoom, width * args.zoom)
+    warn_of_size(config, height, width)
+    if config.data == "world":
+        for path, clip in zip(given_paths(args), clips, strict=True):
+            warn_of_ground(path, clip[0], GROUND)
     if args.unsafe_skip_checks:
         provenance.log_skip(all_prompts, Path(args.out).parent)
 

@@ -233,11 +233,11 @@ def film_strip(videos, columns=6):
 
 
 def write_clip(path, video, fps, zoom=1, note=""):
-    """Write video (T, H, W, 3) uint8 as mp4, gif, webp, png or jpg, by the path's ending, enlarged zoom times.
+    """Write video (T, H, W, 3) uint8 as mp4, gif, webp, png or jpg, as the path ends, enlarged zoom times.
 
     Several frames make a strip in a png; a jpg takes one frame. note goes into the file's metadata (mp4 and
-    gif: comment, webp and jpg: EXIF image description, png: Description). Written beside an old file, which is
-    replaced in the end: whatever fails (OSError) leaves it as it was.
+    gif: comment, webp and jpg: EXIF image description, png: Description). An old file is replaced once the
+    new one is complete, so whatever fails (OSError) leaves it as it was.
     """
     path = Path(path)
     enlarged = np.asarray(video).repeat(zoom, 1).repeat(zoom, 2)
@@ -256,7 +256,7 @@ def beside(path):
 
 
 def encode_clip(ending, video, fps, note):
-    """The bytes of `write_clip`'s file. In memory, where no disk can fail: imageio's writers would leak that."""
+    """The bytes of `write_clip`'s file. In memory, since imageio answers a full disk with a traceback."""
     file = io.BytesIO()
     if ending == ".mp4":
         with iio.imopen(file, "w", plugin="pyav", extension=ending) as container:
@@ -298,8 +298,10 @@ def check_output_path(path, frames, height, width):
         why = f"mp4 needs even sides, not {height}x{width}; --zoom 2 would do, or gif, webp, png"
         raise BadInput(f"--out {path}: {why}")
     if frames * height * width > MOST_PIXELS or max(height, width) > LONGEST_SIDE:
-        most = f"expected sides of up to {LONGEST_SIDE} and {MOST_PIXELS:,} pixels in all; is --zoom too large?"
-        raise BadInput(f"--out {path}: {frames} frames of {height}x{width}; {most}")
+        most = f"sides of up to {LONGEST_SIDE} and {MOST_PIXELS:,} pixels in all"
+        raise BadInput(
+            f"--out {path}: {frames} frames of {height}x{width}; expected {most}; --zoom 1 needs the fewest"
+        )
     check_writable(path)
 
 
