@@ -392,6 +392,9 @@ def check_modes(args):
     given = {"--image": args.image, "--video": args.video, "--connect": args.connect, "--edit": args.edit}
     modes = []
     for flag, value in given.items():
+        # An unset variable of the shell, for instance; it would be as if nothing were given.
+        if value == "":
+            raise BadInput(f"{flag}: expected a file, not an empty name")
         if value:
             modes.append(flag)
     if len(modes) > 1:
@@ -409,12 +412,13 @@ def check_modes(args):
 
 
 def check_encoding(args):
-    """Raises BadInput for a prompt that no file's metadata could hold."""
-    prompts = [*(args.prompt or []), args.then or ""]
-    try:
-        " ".join(prompts).encode()
-    except UnicodeEncodeError as error:
-        raise BadInput(f"--prompt: {error.object[error.start]!r} is no letter; expected UTF-8") from error
+    """Raises BadInput for a prompt or a name that no file's metadata could hold."""
+    texts = {"--prompt": " ".join([*(args.prompt or []), args.then or ""]), "--out": args.out}
+    for flag, value in texts.items():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise BadInput(f"{flag}: {value[error.start]!r} is no letter; expected UTF-8") from error
 
 
 def count_frames(seconds, fps, flag):
@@ -424,7 +428,7 @@ def count_frames(seconds, fps, flag):
     except ValueError:
         value = -1.0
     if not 0 < value < 86_400:
-        raise BadInput(f"{flag} {seconds}: expected seconds, for example 1")
+        raise BadInput(f"{flag} {seconds}: expected seconds, above 0 and below 86400, for example 1")
     return max(1, round(value * fps))
 
 

@@ -72,7 +72,8 @@ def check_words(prompts, vocab, telling):
             raise BadInput(f"prompt {prompt!r}: it tells this model nothing to show; {known_words(telling)}")
         for word in words:
             if word not in vocab:
-                unknown[word] = suggest(word, vocab)
+                # So short a word is near to almost any: "on" to "down".
+                unknown[word] = suggest(word, vocab) if len(word) > 2 else ""
 
     if unknown:
         # The vocabulary helps only where no suggestion does.

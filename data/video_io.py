@@ -300,7 +300,8 @@ def check_output_path(path, frames, height, width):
     if frames * height * width > MOST_PIXELS or max(height, width) > LONGEST_SIDE:
         most = f"sides of up to {LONGEST_SIDE} and {MOST_PIXELS:,} pixels in all"
         raise BadInput(
-            f"--out {path}: {frames} frames of {height}x{width}; expected {most}; --zoom 1 needs the fewest"
+            f"--out {path}: {frames} frames of {height}x{width}; expected {most}: "
+            "a smaller --zoom or a shorter video would do"
         )
     check_writable(path)
 

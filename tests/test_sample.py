@@ -212,6 +212,10 @@ def test_flags_that_go_together_are_accepted(line):
         ("--video a.mp4 --fill 1-2-3", "--fill 1-2-3: expected FIRST-LAST"),
         ("--video a.mp4 --extend forward 1 --prompt \udc80", "is no letter; expected UTF-8"),
         ("--then \udc80", "is no letter; expected UTF-8"),
+        ("--out \udc80.gif", "--out: '\\udc80' is no letter; expected UTF-8"),
+        ("--image= --prompt red", "--image: expected a file, not an empty name"),
+        ("--video= --extend forward 1", "--video: expected a file, not an empty name"),
+        ("--edit= --prompt red", "--edit: expected a file, not an empty name"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(line, answer):
@@ -667,7 +671,7 @@ def test_a_length_that_cannot_be_made_is_refused_before_any_file_is_read(command
 def test_a_prompt_of_which_nothing_is_known_is_refused(command, checkpoint, steps_of_main, flag):
     code, _, err = command(sample, "--checkpoint", checkpoint, flag, "a pink elephant dancing on the moon")
     assert code == 2
-    assert "'a pink elephant dancing on the moon': it tells this model nothing to show; it knows: blue," in err
+    assert "elephant dancing on the moon': it tells this model nothing to show; it knows: blue, " in err
     assert "complete" not in names(steps_of_main)
 
 

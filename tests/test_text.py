@@ -70,7 +70,7 @@ def test_all_unknown_words_of_all_prompts_are_one_line_in_their_order_and_once_e
 
 
 def test_words_that_are_not_near_are_not_suggested(capsys):
-    check_words(["a red moon"], captions.vocab(), captions.telling_words())
+    check_words(["a red moon on"], captions.vocab(), captions.telling_words())
     assert "did you mean" not in capsys.readouterr().err
 
 
