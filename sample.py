@@ -557,6 +557,12 @@ def warn_of_ground(path, clip, ground):
         print(f"warning: {path}: {told}, and may show nonsense", file=sys.stderr)
 
 
+def check_outputs(args, count, frames, height, width):
+    """Raises BadInput for files, one for each of `count` prompts, that cannot be written."""
+    for i in range(count):
+        check_output_path(output_path(args, i, count), frames, height * args.zoom, width * args.zoom)
+
+
 def planned_frames(args, config, clips, frames):
     """How many frames come out; frames: as many as --frames or --seconds ask for."""
     lengths = [clip.shape[1] for clip in clips]
@@ -615,8 +621,9 @@ def main():
         size = clips[0].shape[2:4]
     height, width = size or (config.height, config.width)
     planned = planned_frames(args, config, clips, frames)
-    for i in range(len(prompts)):
-        check_output_path(output_path(args, i, len(prompts)), planned, height * args.zoom, width * args.zoom)
+    check_outputs(args, len(prompts), planned, height, width)
+
+    # What is far from all that the model has seen is made all the same.
     warn_of_size(config, height, width)
     if config.data == "world":
         for path, clip in zip(given_paths(args), clips, strict=True):
