@@ -278,7 +278,8 @@ def nearest_step(number, first, step):
 
 def suggest(word, known):
     """' (did you mean X?)' or '', to end an error message with."""
-    nearest = difflib.get_close_matches(word, list(known), n=1)
+    # Just low enough that "rad" is taken for "red", and "moon" not for "moving".
+    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.65)
     if not nearest:
         return ""
     return f" (did you mean {nearest[0]}?)"

@@ -31,9 +31,10 @@ Letters
     Z       latent channels
     f h w   latent frames, rows, columns
 """
-from config import TIME_FACTOR, BadInput, check_size, latent_length
+from config import TIME_FACTOR, BadInput, check_size, clip_shapes, latent_length
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,13 @@ CLIPS_AT_ONCE = 32
 
 # Added to the seed from one window of a long video to the next: no two begin with the same noise.
 SEED_STEP = 1_000_003
+
+# How many seeds there are: after the last comes 0 again. (PyTorch's CPU generator looks at the lowest 32 bits
+# only, so that seeds 2^32 apart give the same noise.)
+SEEDS = 2**63
+
+# No model here was trained at a hundredth of so many pixels, and a computer's memory ends soon after.
+LARGEST_SIDE = 1024
 
 DEFAULT_PROMPT = "a red circle moving left slowly"
 DEFAULT_STRENGTH = 0.7
@@ -74,7 +82,7 @@ def complete(
     steps     denoising steps; None takes the config's
     guidance  0 ignores the prompts, 1 is the plain model, more pushes; None takes the config's
     eta       0 is DDIM, 1 is DDPM
-    seed      clip i starts from the noise of seed + i, whatever stands beside it
+    seed      0 to 2^63 - 1; clip i starts from the noise of seed + i, whatever stands beside it
 
     Raises BadInput for a size that cannot be cut into patches, and for prompts that are too long."""
     config = model.config
@@ -110,7 +118,7 @@ def complete_group(model, prompt_ids, video, known, strength, steps, guidance, e
 
     # A generator per clip, so that a clip does not depend on its neighbours. Drawn on the CPU: the same on
     # any device.
-    generators = [torch.Generator().manual_seed(seed + i) for i in range(B)]
+    generators = [torch.Generator().manual_seed((seed + i) % SEEDS) for i in range(B)]
 
     def noise():
         draws = [torch.randn(latents.shape[1:], generator=generator) for generator in generators]
@@ -260,7 +268,7 @@ def fill(model, prompts, video, first, last, **sampling):
     longest = model.config.frames
     gap = last - first + 1
     hole = round_up(gap)  # the gap in whole latent frames
-    check_gap(first, last, hole, T, longest)
+    check_gap(first, last, hole, T, longest, model.config.fps)
 
     # The window begins with one frame, then come whole latent frames. Half of the room is for those behind
     # the hole, more where there is little before it.
@@ -281,18 +289,24 @@ def fill(model, prompts, video, first, last, **sampling):
     return filled, first + hole - 1
 
 
-def check_gap(first, last, hole, T, longest):
+def check_gap(first, last, hole, T, longest, fps):
     """Raises BadInput for a gap that `fill` cannot fill. hole: frames that would be invented; longest:
-    frames in a sequence."""
-    if not 1 <= first <= last:
+    frames in a sequence; fps: frames per second, to say how `extend` would make as many."""
+    gap = last - first + 1
+    if gap < 1:
+        raise BadInput(f"frames {first} to {last}: expected the first and the last one, for example 1 to 4")
+    if first < 1:
         example = "expected a gap with at least a frame before it, for example 1 to 4"
-        raise BadInput(f"frames {first} to {last}: {example}")
+        instead = f"for as many before the clip: --extend backward {gap / fps:.2f}"
+        raise BadInput(f"frames {first} to {last}: {example}; {instead}")
     if first + hole + TIME_FACTOR > T:
         needs = f"{hole} frames would be invented (they come in fours), and 4 must follow them"
-        raise BadInput(f"frames {first} to {last} of a clip of {T}: {needs}, to frame {first + hole + 3}")
+        instead = f"for new ones behind the clip: --extend forward {gap / fps:.2f}"
+        raise BadInput(
+            f"frames {first} to {last} of a clip of {T}: {needs}, to frame {first + hole + 3}; {instead}"
+        )
     if hole + TIME_FACTOR + 1 > longest:
         most = (longest - TIME_FACTOR - 1) // TIME_FACTOR * TIME_FACTOR
-        gap = last - first + 1
         raise BadInput(f"frames {first} to {last} are {gap}; this model invents up to {most} between others")
 
 
@@ -374,7 +388,9 @@ def add_flags(parser):
 
 def check_flags(args):
     """Raises BadInput for flags that are wrong, or do not go together."""
-    check_at_least(args, steps=1, guidance=0, frames=1, zoom=1, seed=0)
+    check_at_least(args, steps=1, guidance=0, frames=1, zoom=1)
+    if not 0 <= args.seed < SEEDS:
+        raise BadInput(f"--seed {args.seed}: expected 0 or more, and less than 2^63")
     check_modes(args)
     if args.then and (args.fill or args.connect or args.edit):
         where = "expected with a prompt alone, --image or --extend, whose videos can be long"
@@ -387,6 +403,8 @@ def check_flags(args):
         raise BadInput(f"--extend {args.extend[0]}: expected forward or backward, then seconds")
     if args.size and not re.fullmatch(r"\d+x\d+", args.size):
         raise BadInput(f"--size {args.size}: expected HEIGHTxWIDTH, for example 32x48")
+    if args.size and max(asked_size(args)) > LARGEST_SIDE:
+        raise BadInput(f"--size {args.size}: expected sides of up to {LARGEST_SIDE} pixels")
     if args.fill and not re.fullmatch(r"\d+-\d+", args.fill):
         raise BadInput(f"--fill {args.fill}: expected FIRST-LAST, two frame numbers, for example 5-8")
     check_encoding(args)
@@ -397,6 +415,9 @@ def check_modes(args):
     given = {"--image": args.image, "--video": args.video, "--connect": args.connect, "--edit": args.edit}
     modes = []
     for flag, value in given.items():
+        # An unset variable of the shell, for instance; it would be as if nothing were given.
+        if value == "":
+            raise BadInput(f"{flag}: expected a file, not an empty name")
         if value:
             modes.append(flag)
     if len(modes) > 1:
@@ -414,12 +435,13 @@ def check_modes(args):
 
 
 def check_encoding(args):
-    """Raises BadInput for a prompt that no file's metadata could hold."""
-    prompts = [*(args.prompt or []), args.then or ""]
-    try:
-        " ".join(prompts).encode()
-    except UnicodeEncodeError as error:
-        raise BadInput(f"--prompt: {error.object[error.start]!r} is no letter; expected UTF-8") from error
+    """Raises BadInput for a prompt or a name that no file's metadata could hold."""
+    texts = {"--prompt": " ".join([*(args.prompt or []), args.then or ""]), "--out": args.out}
+    for flag, value in texts.items():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise BadInput(f"{flag}: {value[error.start]!r} is no letter; expected UTF-8") from error
 
 
 def count_frames(seconds, fps, flag):
@@ -429,7 +451,7 @@ def count_frames(seconds, fps, flag):
     except ValueError:
         value = -1.0
     if not 0 < value < 86_400:
-        raise BadInput(f"{flag} {seconds}: expected seconds, for example 1")
+        raise BadInput(f"{flag} {seconds}: expected seconds, above 0 and below 86400, for example 1")
     return max(1, round(value * fps))
 
 
@@ -460,16 +482,20 @@ def asked_frames(args, config):
 def open_given(args, config, copies, size):
     """The clips that are given, each (copies, T, H, W, 3) uint8, all of one size: the one asked for, or the
     first clip's."""
+    clips = []
+    for path in given_paths(args):
+        clip = open_clip(path, config, size)
+        size = clip.shape[1:3]
+        clips.append(clip[None].repeat(copies, 0))
+    return clips
+
+
+def given_paths(args):
+    """The files that are given, in the order of `open_given`."""
     paths = [args.image, args.video, args.edit]
     if args.connect:
         paths += args.connect[:2]
-    clips = []
-    for path in paths:
-        if path:
-            clip = open_clip(path, config, size)
-            size = clip.shape[1:3]
-            clips.append(clip[None].repeat(copies, 0))
-    return clips
+    return [path for path in paths if path]
 
 
 def make_videos(args, model, prompts, clips, frames, height, width):
@@ -525,6 +551,55 @@ def output_path(args, i, count):
     return path.with_stem(f"{path.stem}-{i}")
 
 
+def warn_of_size(config, height, width):
+    """One line on stderr for a size at which the model would show nonsense. It goes on all the same.
+
+    Measured with assets/small.pt, trained at 32x32, 24x40, 40x24 and 24x32: of 24 prompts, at 32x48 and 40x40
+    it shows 83 % right or more, at 32x56 and 40x48 about half, at 64x64 and 16x16 none."""
+    lengths, sizes = clip_shapes(config)
+    sides = [side for size in sizes for side in size]
+    largest_area = max(height * width for height, width in sizes)
+
+    too_small = min(height, width) < min(sides)
+    too_long = max(height, width) > 1.2 * max(sides)
+    if too_small or too_long or height * width > 1.6 * largest_area:
+        trained = ", ".join(f"{height}x{width}" for height, width in sizes)
+        frames = ", ".join(map(str, lengths))
+        told = f"this model was trained at {trained} ({frames} frames), and may show nonsense so far from it"
+        print(f"warning: {height}x{width} pixels: {told}", file=sys.stderr)
+
+
+def warn_of_ground(path, clip, ground):
+    """One line on stderr for a given clip (T, H, W, 3) that does not look like the toy world: less than half
+    of it is dark, that is, within 32 of 255 of the ground's colour. (Of the world's own clips at least 68 %
+    is, after mp4 too; of a white page, a photograph or noise hardly anything.)"""
+    is_dark = abs(clip.astype(int) - ground).max(-1) <= 32                         # (T, H, W)
+    share = is_dark.mean()
+    if share < 0.5:
+        told = f"{share:.0%} of it is dark; this model has only seen one shape on a dark ground"
+        print(f"warning: {path}: {told}, and may show nonsense", file=sys.stderr)
+
+
+def check_outputs(args, count, frames, height, width):
+    """Raises BadInput for files, one for each of `count` prompts, that cannot be written."""
+    for i in range(count):
+        check_output_path(output_path(args, i, count), frames, height * args.zoom, width * args.zoom)
+
+
+def planned_frames(args, config, clips, frames):
+    """How many frames come out; frames: as many as --frames or --seconds ask for."""
+    lengths = [clip.shape[1] for clip in clips]
+    if args.extend:
+        return lengths[0] + count_frames(args.extend[1], config.fps, "--extend")
+    if args.connect:
+        return sum(lengths) + round_up(count_frames(args.connect[2], config.fps, "--connect"))
+    if args.fill:
+        return lengths[0]
+    if args.edit:
+        return 1 + (lengths[0] - 1) // TIME_FACTOR * TIME_FACTOR
+    return frames
+
+
 def write_video(path, video, fps, zoom, note, caption):
     """data.video_io.write_clip, with one clear line for a full disk or the like. Raises BadInput."""
     try:
@@ -538,6 +613,10 @@ def main():
     from safety import frames as safety_frames
     from safety import prompts as safety_prompts
     from safety import provenance
+
+    # What the toy world shows, to warn of whatever is far from it.
+    from world.captions import telling_words
+    from world.scenes import GROUND
 
     parser = Flags(__doc__)
     add_flags(parser)
@@ -554,7 +633,9 @@ def main():
     check_is_trained(model)
     print(f"model: {describe_model(model)}", flush=True)
     config = model.config
-    text.encode_prompts(all_prompts, model.vocab, config.max_words, warn=True)
+    text.encode_prompts(all_prompts, model.vocab, config.max_words)
+    telling = telling_words() if config.data == "world" else model.vocab
+    text.check_words(all_prompts, model.vocab, telling)
     frames = asked_frames(args, config)
     size = asked_size(args)
     check_size(config, frames, *(size or (config.height, config.width)))
@@ -562,7 +643,14 @@ def main():
     if clips:
         size = clips[0].shape[2:4]
     height, width = size or (config.height, config.width)
-    check_output_path(args.out, height * args.zoom, width * args.zoom)
+    planned = planned_frames(args, config, clips, frames)
+    check_outputs(args, len(prompts), planned, height, width)
+
+    # What is far from all that the model has seen is made all the same.
+    warn_of_size(config, height, width)
+    if config.data == "world":
+        for path, clip in zip(given_paths(args), clips, strict=True):
+            warn_of_ground(path, clip[0], GROUND)
     if args.unsafe_skip_checks:
         provenance.log_skip(all_prompts, Path(args.out).parent)
 
@@ -573,11 +661,13 @@ def main():
         safety_frames.check_frames(videos, config.fps)
     for i, (prompt, video) in enumerate(zip(prompts, videos, strict=True)):
         path = output_path(args, i, len(videos))
-        note = f"{prompt} | seed {args.seed + i} | checkpoint {model.checkpoint_hash}"
+        note = f"{prompt} | seed {(args.seed + i) % SEEDS} | checkpoint {model.checkpoint_hash}"
         write_video(path, video, config.fps, args.zoom, note, prompt)
         signature = provenance.sign(path, signer, model.checkpoint_hash, prompt, bool(clips))
         made = f"{path}: {len(video)} frames of {height}x{width} from {model.checkpoint_path}"
         print(made, prompt, signature, sep=" | ")
+    if signer is None:
+        print(provenance.UNSIGNED, file=sys.stderr)
 
 
 if __name__ == "__main__":

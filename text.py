@@ -24,6 +24,7 @@ import sys
 import torch
 
 EMPTY_WORD = 0
+MOST_NAMED = 40  # words of the vocabulary that a message names
 
 
 def split_words(prompt):
@@ -37,11 +38,11 @@ def build_vocab(captions):
     return sorted(words)
 
 
-def encode_prompts(prompts, vocab, max_words, warn=False):
+def encode_prompts(prompts, vocab, max_words):
     """A list of B strings → ids (B, L) of type int64, L = max_words, 0 where there is no word.
 
-    '' is the null prompt. A word that is not in the vocabulary is left out; with `warn` it is named on
-    stderr with the nearest known one. Raises BadInput for a prompt of more than `max_words` words."""
+    '' is the null prompt. A word that is not in the vocabulary is left out. Raises BadInput for a prompt of
+    more than `max_words` words."""
     word_ids = {word: index + 1 for index, word in enumerate(vocab)}
     prompt_ids = torch.full((len(prompts), max_words), EMPTY_WORD)                         # (B, L)
 
@@ -51,8 +52,6 @@ def encode_prompts(prompts, vocab, max_words, warn=False):
         # Refused rather than cut short: a lost word would be a wish that is silently ignored.
         if len(words) > max_words:
             raise BadInput(f"prompt {prompt!r} has {len(words)} words; this model reads up to {max_words}")
-        if warn:
-            warn_of_unknown_words(words, vocab)
 
         # An unknown word leaves no gap, so the known ones stand where training had them.
         known_words = [word for word in words if word in word_ids]
@@ -61,11 +60,35 @@ def encode_prompts(prompts, vocab, max_words, warn=False):
     return prompt_ids
 
 
-def warn_of_unknown_words(words, vocab):
-    """One line on stderr for each word that the vocabulary lacks."""
-    for word in sorted(set(words) - set(vocab)):
-        hint = suggest(word, vocab) or f", it knows: {' '.join(vocab)}"
-        print(f"warning: the model never saw the word {word!r}{hint}", file=sys.stderr)
+def check_words(prompts, vocab, telling):
+    """One line on stderr for all the words that the vocabulary lacks, with the nearest known ones.
+
+    telling: those words of the vocabulary that say what to show, which "a" and "and" do not. Raises BadInput
+    for a prompt that is not empty and has none of them: whatever came out would not be what was asked for."""
+    unknown = {}  # a dict keeps the order, and each word once
+    for prompt in prompts:
+        words = split_words(prompt)
+        if prompt.strip() and not set(words) & set(telling):
+            raise BadInput(f"prompt {prompt!r}: it tells this model nothing to show; {known_words(telling)}")
+        for word in words:
+            if word not in vocab:
+                # So short a word is near to almost any: "on" to "down".
+                unknown[word] = suggest(word, vocab) if len(word) > 2 else ""
+
+    if unknown:
+        # The vocabulary helps only where no suggestion does.
+        named = ", ".join(word + hint for word, hint in unknown.items())
+        rest = "" if all(unknown.values()) else f"; {known_words(vocab)}"
+        print(f"warning: ignored, since the model never saw them: {named}{rest}", file=sys.stderr)
+
+
+def known_words(words):
+    """'it knows: blue, circle, red', cut short where there are more than fit into a line or two."""
+    words = sorted(words)
+    more = len(words) - MOST_NAMED
+    if more > 0:
+        words = [*words[:MOST_NAMED], f"and {more} more"]
+    return f"it knows: {', '.join(words)}"
 
 
 if __name__ == "__main__":
@@ -74,5 +97,6 @@ if __name__ == "__main__":
     vocab = world_vocab()
     print(len(vocab), "words:", *vocab)
     for prompt in ("a red circle moving left slowly", "Red, circle!", "a rad circle", ""):
-        prompt_ids = encode_prompts([prompt], vocab, max_words=8, warn=True)
+        check_words([prompt], vocab, telling=vocab)
+        prompt_ids = encode_prompts([prompt], vocab, max_words=8)
         print(f"{prompt!r:36}", prompt_ids[0].tolist())

@@ -12,8 +12,10 @@ On disk (T, H, W, 3) uint8; in networks (B, 3, T, H, W) in [-1, 1].
 """
 from config import BadInput, clip_shapes
 
+import io
 import itertools
 import math
+import os
 import textwrap
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, ImageSequence, Unidentifi
 from PIL.PngImagePlugin import PngInfo
 
 ENDINGS = (".mp4", ".gif", ".webp", ".png")
+STILL_ENDINGS = (".jpg", ".jpeg")  # for one frame only
 EXIF_IMAGE_DESCRIPTION = 270
 
 # How a picture of labelled frames looks: dark text on white paper, a coloured border around every frame.
@@ -41,6 +44,10 @@ LINE_HEIGHT = 18  # pixels
 LETTER_WIDTH = 7  # pixels of an average letter
 LEAST_LETTERS = 24  # in a line, however narrow the frames
 FRAME_HEIGHT = 100  # frames are enlarged by a whole factor to nearly this height
+
+# The most that is written: 2^28 pixels, all frames together, take 0.8 GB of memory; webp has no longer side.
+MOST_PIXELS = 2**28
+LONGEST_SIDE = 2**14 - 1
 
 # What Pillow and FFmpeg raise on broken files.
 READ_ERRORS = (
@@ -328,43 +335,93 @@ def plain_strip(video, caption, columns=6):
 
 
 def write_clip(path, video, fps, zoom=1, note="", caption=""):
-    """Write video (T, H, W, 3) uint8 as mp4, gif, webp or png, by the path's ending, enlarged zoom times.
+    """Write video (T, H, W, 3) uint8 as mp4, gif, webp, png or jpg, as the path ends, enlarged zoom times.
 
-    Several frames make a strip in a png, below the caption; nothing else shows it. note goes into the file's
-    metadata (mp4 and gif: comment, webp: EXIF image description, png: Description).
+    Several frames make a strip in a png, below the caption; nothing else shows it. A jpg takes one frame.
+    note goes into the file's metadata (mp4 and gif: comment, webp and jpg: EXIF image description, png:
+    Description). An old file is replaced once the new one is complete, so whatever fails (OSError) leaves it
+    as it was.
     """
     path = Path(path)
-    video = np.asarray(video).repeat(zoom, 1).repeat(zoom, 2)
-    if path.suffix == ".mp4":
-        with iio.imopen(path, "w", plugin="pyav") as file:
-            file.container_metadata["comment"] = note
-            file.init_video_stream("libx264", fps=fps)
-            file.write(video)
-    elif path.suffix == ".gif":
-        iio.imwrite(path, video, duration=1000 / fps, loop=0, comment=note.encode())
-    elif path.suffix == ".webp":
-        exif = Image.Exif()
-        exif[EXIF_IMAGE_DESCRIPTION] = note
-        iio.imwrite(path, video, duration=1000 / fps, loop=0, lossless=True, exif=exif)
+    enlarged = np.asarray(video).repeat(zoom, 1).repeat(zoom, 2)
+    content = encode_clip(path.suffix.lower(), enlarged, fps, note, caption)
+    unfinished = beside(path)
+    try:
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def beside(path):
+    """Where a file is until it is finished: a.gif -> a.gif.unfinished."""
+    return Path(f"{path}.unfinished")
+
+
+def encode_clip(ending, video, fps, note, caption):
+    """The bytes of `write_clip`'s file. In memory, since imageio answers a full disk with a traceback."""
+    file = io.BytesIO()
+    if ending == ".mp4":
+        with iio.imopen(file, "w", plugin="pyav", extension=ending) as container:
+            container.container_metadata["comment"] = note
+            container.init_video_stream("libx264", fps=fps)
+            container.write(video)
+    elif ending == ".gif":
+        iio.imwrite(file, video, extension=ending, duration=1000 / fps, loop=0, comment=note.encode())
+    elif ending == ".webp":
+        exif = description(note)
+        iio.imwrite(file, video, extension=ending, duration=1000 / fps, loop=0, lossless=True, exif=exif)
+    elif ending in STILL_ENDINGS:
+        iio.imwrite(file, video[0], extension=ending, quality=95, exif=description(note))
     else:
         info = PngInfo()
         info.add_text("Description", note)
         picture = plain_strip(video, caption) if len(video) > 1 else video[0]
-        iio.imwrite(path, picture, pnginfo=info)
+        iio.imwrite(file, picture, extension=ending, pnginfo=info)
+    return file.getvalue()
 
 
-def check_output_path(path, height, width):
-    """Raises BadInput for a file that `write_clip` cannot write."""
+def description(note):
+    """The EXIF metadata that say what a picture shows."""
+    exif = Image.Exif()
+    exif[EXIF_IMAGE_DESCRIPTION] = note
+    return exif
+
+
+def check_output_path(path, frames, height, width):
+    """Raises BadInput for a file that `write_clip` cannot write: a clip of these frames, height x width."""
     path = Path(path)
-    if path.suffix not in ENDINGS:
-        raise BadInput(f"--out {path}: expected a file that ends in {', '.join(ENDINGS)}")
-    if path.suffix == ".mp4" and (height % 2 or width % 2):
+    ending = path.suffix.lower()
+    if ending not in (*ENDINGS, *STILL_ENDINGS):
+        expected = f"expected a file that ends in {', '.join(ENDINGS)}, or .jpg for one frame"
+        raise BadInput(f"--out {path}: {expected}")
+    if ending in STILL_ENDINGS and frames > 1:
+        raise BadInput(f"--out {path}: takes one frame, not {frames}; .png would hold a strip of them")
+    if ending == ".mp4" and (height % 2 or width % 2):
         why = f"mp4 needs even sides, not {height}x{width}; --zoom 2 would do, or gif, webp, png"
         raise BadInput(f"--out {path}: {why}")
-    if path.is_dir():
-        raise BadInput(f"--out {path}: is a folder; expected a file")
+    if frames * height * width > MOST_PIXELS or max(height, width) > LONGEST_SIDE:
+        most = f"sides of up to {LONGEST_SIDE} and {MOST_PIXELS:,} pixels in all"
+        raise BadInput(
+            f"--out {path}: {frames} frames of {height}x{width}; expected {most}: "
+            "a smaller --zoom or a shorter video would do"
+        )
+    check_writable(path)
+
+
+def check_writable(path):
+    """Makes the folders of a path and tries to write there. Raises BadInput where that fails.
+
+    Permissions are not all that can be missing, so it is tried; what is there already stays as it is."""
+    unfinished = beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise BadInput(f"--out {path}: is a folder or a device; expected a file")
+        if path.exists():
+            path.open("ab").close()
+        unfinished.open("wb").close()
+        unfinished.unlink()
     except OSError as error:
         raise BadInput(f"--out {path}: cannot be written ({error.strerror})") from error
 

@@ -4,13 +4,15 @@ the first two before it is written, and through the last after it.
     python -m safety prompt "a knife"   safety/prompts.py: prompts that policies forbid are refused
     (sample.py)                         safety/frames.py: every frame is looked at before it is written
     python -m safety detect clip.mp4    safety/detector.py: was this video made by our model?
-    python -m safety verify clip.mp4    safety/provenance.py: who made the file, and was it changed?
+    python -m safety verify clip.mp4    safety/provenance.py: who made the file, and was it changed? The exit
+                                        code is 1 where it was changed, or says nothing of itself
 
 How the three classifiers are trained and measured: safety/train.py.
 """
 from config import BadInput
 
 import json
+import sys
 
 from data.video_io import read_frames
 from safety.detector import classifier as detector_classifier
@@ -48,8 +50,8 @@ def main():
         raise BadInput(f"{args.what} {' '.join(args.value)}: expected one file")
     if args.what == "detect":
         show_detection(args.value[0])
-    else:
-        show_signature(args.value[0])
+    elif not show_signature(args.value[0]):
+        sys.exit(1)
 
 
 def show_verdicts(prompts):
@@ -65,6 +67,7 @@ def show_detection(path):
 
 
 def show_signature(path):
+    """Prints who signed a file → whether it is unchanged since."""
     state, who, action = verify(path)
     meanings = {
         "missing": "no C2PA metadata; it was never signed, or was saved again by a program that drops them",
@@ -74,8 +77,10 @@ def show_signature(path):
         "trusted": f"not changed since it was signed by {who}",
     }
     print(f"{path}: {state}: {meanings[state]}")
-    if state in ("valid", "trusted"):
+    unchanged = state in ("valid", "trusted")
+    if unchanged:
         print(json.dumps(action, indent=2))
+    return unchanged
 
 
 if __name__ == "__main__":

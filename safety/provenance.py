@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 EXTRA = "pip install -r requirements-extra.txt"
+UNSIGNED = f"unsigned means: without C2PA metadata; to sign: {EXTRA}"
 KEYS = Path.home() / ".config/sora-small"
 GENERATOR = "Sora, small"
 
@@ -138,12 +139,12 @@ def signer(folder):
 
 
 def sign(path, signer, version, prompt="", given=False):
-    """Signs a file in place and returns what to tell the user: that it is signed, or why not.
+    """Signs a file in place → "signed", or "unsigned" without the extras (signer is None); see UNSIGNED.
 
     version: of the model that made it. given: whether it was also made from given pictures. Raises BadInput
     for a file that cannot be signed; it is left as it was."""
     if signer is None:
-        return f"unsigned, without C2PA metadata: {EXTRA}"
+        return "unsigned"
     import c2pa
 
     # A thumbnail can be larger than our files.

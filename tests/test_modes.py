@@ -224,6 +224,13 @@ def test_the_seed_is_0_unless_told(model):
     assert (sample.complete(model, ["", ""], video, known) == told).all()
 
 
+def test_behind_the_last_seed_comes_the_first(model):
+    last = 2**63 - 1
+    together = sample.generate(model, PROMPTS[:2], 13, seed=last)
+    assert (together[1, :5] == sample.generate(model, PROMPTS[1:2], seed=0)[0]).all()
+    assert together.shape[1] == 13
+
+
 def test_no_two_clips_begin_with_the_same_noise(model, sampler):
     sample.generate(model, PROMPTS, seed=5)
     first, second, third = sampler[0]["noise"][0]
@@ -592,6 +599,22 @@ def test_what_a_refusal_of_a_gap_too_near_the_end_says_is_true(model, windows, m
     with pytest.raises(BadInput, match="clip of 12: 4 frames would be invented .*, to frame 12"):
         sample.fill(model, ["", ""], make_clip(12), 5, 6)
     sample.fill(model, ["", ""], make_clip(13), 5, 6)
+
+
+@pytest.mark.parametrize(
+    "first, last, instead",
+    [(7, 11, "behind the clip: --extend forward 0.42"), (0, 2, "before the clip: --extend backward 0.25")],
+)
+def test_a_gap_at_an_end_is_sent_to_extend_with_its_seconds(model, first, last, instead):
+    with pytest.raises(BadInput, match=instead) as refusal:
+        sample.fill(model, ["", ""], make_clip(12), first, last)
+    seconds = str(refusal.value).split()[-1]
+    assert sample.count_frames(seconds, model.config.fps, "--extend") == last - first + 1
+
+
+def test_a_gap_whose_last_frame_comes_first_is_refused(model):
+    with pytest.raises(BadInput, match="frames 8 to 5: expected the first and the last one"):
+        sample.fill(model, ["", ""], make_clip(12), 8, 5)
 
 
 def test_two_clips_are_connected_by_frames_in_fours(model, windows, monkeypatch):

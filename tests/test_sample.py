@@ -15,12 +15,13 @@ import pytest
 import torch
 
 import sample
-from data.video_io import write_clip
+from data.video_io import open_clip, write_clip
 from safety import frames as safety_frames
 from safety import prompts as safety_prompts
 from safety import provenance
 from utils.checkpoint import SHIPPED, load_model
 from utils.cli import Flags, add_config_flags, config_from_flags
+from world.scenes import GROUND, Scene, Thing, draw_scene, render
 
 PROMPTS = ["a red circle moving left slowly", "a blue square moving up quickly"]
 ROOT = SHIPPED.parents[1]
@@ -158,6 +159,13 @@ def test_whoever_imports_sample_does_not_load_safety():
     assert result.stdout.strip() == "[]", result.stderr
 
 
+def test_the_prompts_that_come_with_the_repository_are_six_of_known_words():
+    prompts = parse("--prompt", f"@{ROOT / 'assets/prompts.txt'}").prompt
+    vocab = load_model(SHIPPED).vocab
+    assert len(set(prompts)) == 6
+    assert {word for prompt in prompts for word in prompt.split()} <= set(vocab)
+
+
 # --- Flags that go together, or do not --------------------------------------------------------------------
 
 
@@ -176,6 +184,7 @@ def test_whoever_imports_sample_does_not_load_safety():
         "--edit a.mp4 --prompt red --strength 1",
         "--edit a.mp4 --prompt red --strength 0.1",
         "--guidance 0 --steps 1 --seed 0 --zoom 1 --size 128x256",
+        "--seed 9223372036854775807",
     ],
 )
 def test_flags_that_go_together_are_accepted(line):
@@ -200,9 +209,15 @@ def test_flags_that_go_together_are_accepted(line):
         ("--frames 0", "--frames 0: expected 1 or more"),
         ("--frames 5 --seconds 0", "--frames 5 --seconds 0.0: expected one of them"),
         ("--size 32x32x32", "--size 32x32x32: expected HEIGHTxWIDTH"),
+        ("--size 32x1032", "--size 32x1032: expected sides of up to 1024 pixels"),
+        ("--seed 9223372036854775808", "--seed 9223372036854775808: expected 0 or more, and less than 2^63"),
         ("--video a.mp4 --fill 1-2-3", "--fill 1-2-3: expected FIRST-LAST"),
         ("--video a.mp4 --extend forward 1 --prompt \udc80", "is no letter; expected UTF-8"),
         ("--then \udc80", "is no letter; expected UTF-8"),
+        ("--out \udc80.gif", "--out: '\\udc80' is no letter; expected UTF-8"),
+        ("--image= --prompt red", "--image: expected a file, not an empty name"),
+        ("--video= --extend forward 1", "--video: expected a file, not an empty name"),
+        ("--edit= --prompt red", "--edit: expected a file, not an empty name"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(line, answer):
@@ -266,6 +281,90 @@ def test_every_file_that_is_named_is_opened(config, tmp_path, line):
     write_clip(path, make_clip(5), 12.5)
     clips = sample.open_given(parse(*line.format(path, path).split()), config, copies=1, size=None)
     assert len(clips) == line.count("{}")
+
+
+# --- Far from what a model knows ----------------------------------------------------------------------------
+
+
+def test_a_size_far_from_the_trained_ones_is_warned_of_with_what_is_known(config, capsys):
+    config.sizes = "32x32 24x40 40x24 24x32"
+    config.lengths = "9 17"
+    sample.warn_of_size(config, 64, 64)
+    told = "this model was trained at 32x32, 24x40, 40x24, 24x32 (9, 17 frames), and may show nonsense"
+    assert capsys.readouterr().err == f"warning: 64x64 pixels: {told} so far from it\n"
+
+
+@pytest.mark.parametrize(
+    "height, width, is_far",
+    [
+        (32, 32, False),
+        (24, 24, False),
+        (24, 48, False),
+        (48, 32, False),
+        (40, 40, False),
+        (16, 32, True),  # a side below the smallest
+        (56, 24, True),  # a side above 1.2 times the largest
+        (40, 48, True),  # an area above 1.6 times the largest
+        (64, 64, True),
+    ],
+)
+def test_a_size_is_far_where_the_shipped_model_fails(config, capsys, height, width, is_far):
+    config.sizes = "32x32 24x40 40x24 24x32"
+    sample.warn_of_size(config, height, width)
+    assert bool(capsys.readouterr().err) == is_far
+
+
+@pytest.mark.parametrize("ending", ["mp4", "gif", "webp", "png"])
+@pytest.mark.parametrize("zoom", [1, 4])
+def test_the_worlds_own_clips_are_not_warned_of(config, tmp_path, capsys, ending, zoom):
+    for seed in range(4):
+        frames = 1 if ending == "png" else 9
+        path = tmp_path / f"{seed}.{ending}"
+        write_clip(path, render(draw_scene(np.random.default_rng(seed)), frames), 12.0, zoom)
+        sample.warn_of_ground(path, open_clip(path, config, (32, 32)), GROUND)
+    assert capsys.readouterr().err == ""
+
+
+def photograph():
+    """A still (1, H, W, 3) that is bright above and dark below, as a landscape is."""
+    rows = np.linspace(230, 20, 32)[:, None, None]
+    return (rows * np.array([0.6, 0.8, 1.0]) + np.zeros((32, 32, 3))).astype(np.uint8)[None]
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        np.full((1, 32, 32, 3), 255, np.uint8),
+        np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8),
+        render(Scene([Thing("circle", "red", 0.2, (0.5, 0.5), "left", "slowly")], (250, 250, 245)), 9),
+        photograph(),
+    ],
+    ids=["white", "noise", "white ground", "photograph"],
+)
+def test_what_is_not_dark_is_warned_of(capsys, clip):
+    sample.warn_of_ground("a.mp4", clip, GROUND)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: a.mp4: ")
+    assert line.endswith("only seen one shape on a dark ground, and may show nonsense")
+
+
+@pytest.mark.parametrize("line, count", [("--image a.gif", 1), ("--connect a.gif a.gif 0.3", 2)])
+@pytest.mark.parametrize("data, knows_only_the_world", [("world", True), ("clips", False)])
+def test_warnings_come_before_the_work_for_every_file(
+    command, long_checkpoint, steps_of_main, tmp_path, line, count, data, knows_only_the_world
+):
+    state = torch.load(long_checkpoint, weights_only=True)
+    torch.save(state | {"config": state["config"] | {"data": data}}, tmp_path / "this.pt")
+    write_clip(tmp_path / "a.gif", 255 - make_clip(9), 12.5)
+    code, _, err = command(sample, "--checkpoint", "this.pt", *line.split())
+    assert code == 0, err
+    assert err.count("warning: a.gif: 0% of it is dark") == count * knows_only_the_world
+
+
+def test_a_far_size_is_warned_of_by_the_command(command, checkpoint, steps_of_main):
+    code, _, err = command(sample, "--checkpoint", checkpoint, "--size", "32x32")
+    assert code == 0
+    assert err.startswith("warning: 32x32 pixels: this model was trained at 8x16 (5 frames), and may show")
 
 
 # --- What the flags ask for -------------------------------------------------------------------------------
@@ -533,6 +632,13 @@ def test_the_file_is_checked_at_its_size_in_pixels(command, checkpoint, steps_of
     assert (checked["height"], checked["width"]) == (48, 24)
 
 
+def test_every_one_of_several_files_is_checked_with_its_length(command, checkpoint, steps_of_main):
+    command(sample, "--checkpoint", checkpoint, "--prompt", *PROMPTS, "--frames", 9, "--out", "a.gif")
+    checked = calls_of("check_output_path", steps_of_main)
+    assert [str(told["path"]) for told in checked] == ["a-0.gif", "a-1.gif"]
+    assert [told["frames"] for told in checked] == [9, 9]
+
+
 def test_a_signature_says_whether_a_picture_was_given(command, checkpoint, steps_of_main, tmp_path):
     iio.imwrite(tmp_path / "a.png", make_clip(1)[0])
     command(sample, "--checkpoint", checkpoint)
@@ -591,12 +697,47 @@ def test_every_mode_writes_as_many_frames_as_asked(
     assert code == 0, err
     assert f": {frames} frames of 8x16 from " in out
     assert len(calls_of("write_clip", steps_of_main)[0]["video"]) == frames
+    assert calls_of("check_output_path", steps_of_main)[0]["frames"] == frames
 
 
 def test_a_length_that_cannot_be_made_is_refused_before_any_file_is_read(command, checkpoint, steps_of_main):
     code, _, err = command(sample, "--checkpoint", checkpoint, "--frames", 6, "--image", "missing.png")
     assert code == 2
     assert "nearest that can: 5 frames of 8x16" in err
+
+
+@pytest.mark.parametrize("flag", ["--prompt", "--then"])
+def test_a_prompt_of_which_nothing_is_known_is_refused(command, checkpoint, steps_of_main, flag):
+    code, _, err = command(sample, "--checkpoint", checkpoint, flag, "a pink elephant dancing on the moon")
+    assert code == 2
+    assert "elephant dancing on the moon': it tells this model nothing to show; it knows: blue, " in err
+    assert "complete" not in names(steps_of_main)
+
+
+def test_a_model_of_other_data_knows_all_words_of_its_own(command, checkpoint, steps_of_main, tmp_path):
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save(state | {"config": state["config"] | {"data": "clips"}}, tmp_path / "clips.pt")
+    code, _, err = command(sample, "--checkpoint", "clips.pt", "--prompt", "moving")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("out", ["still.jpg", "still.JPEG"])
+def test_a_jpg_still_is_signed(command, checkpoint, tmp_path, out):
+    pytest.importorskip("c2pa")
+    words = ("--prompt", "red", "--frames", 1, "--out", out)
+    code, out_line, err = command(sample, "--checkpoint", checkpoint, *words)
+    assert code == 0, err
+    assert out_line.endswith("| red | signed\n")
+    assert provenance.verify(tmp_path / out)[0] == "valid"
+
+
+def test_the_last_seeds_neighbour_is_the_first(command, checkpoint, steps_of_main):
+    last = 2**63 - 1
+    words = ("--prompt", *PROMPTS, "--seed", last)
+    code, _, err = command(sample, "--checkpoint", checkpoint, *words)
+    assert code == 0, err
+    written = calls_of("write_clip", steps_of_main)
+    assert [told["note"].split(" | ")[1] for told in written] == [f"seed {last}", "seed 0"]
 
 
 @pytest.mark.parametrize("flag", ["--prompt", "--then"])

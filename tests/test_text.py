@@ -3,10 +3,11 @@ from config import BadInput
 import pytest
 import torch
 
-from text import build_vocab, encode_prompts, split_words
+from text import build_vocab, check_words, encode_prompts, split_words
 from world import captions, scenes
 
 VOCAB = ["a", "circle", "red"]
+WARNING = "warning: ignored, since the model never saw them"
 
 
 def test_words_are_small_letters_without_punctuation():
@@ -58,24 +59,43 @@ def test_an_unknown_word_is_left_out_without_a_gap():
 
 
 def test_an_unknown_word_is_named_with_the_nearest(capsys):
-    encode_prompts(["a rad circle"], VOCAB, 4, warn=True)
-    assert capsys.readouterr().err == "warning: the model never saw the word 'rad' (did you mean red?)\n"
+    check_words(["a rad circle"], VOCAB, VOCAB)
+    assert capsys.readouterr().err == f"{WARNING}: rad (did you mean red?)\n"
 
 
-def test_an_unknown_word_that_is_near_to_none_is_named_with_all_that_are_known(capsys):
-    encode_prompts(["a zebu"], VOCAB, 4, warn=True)
-    expected = "warning: the model never saw the word 'zebu', it knows: a circle red\n"
-    assert capsys.readouterr().err == expected
+def test_all_unknown_words_of_all_prompts_are_one_line_in_their_order_and_once_each(capsys):
+    check_words(["red zebu rad zebu", "", "a moon circle", "a red moon"], VOCAB, VOCAB)
+    expected = "zebu, rad (did you mean red?), moon; it knows: a, circle, red"
+    assert capsys.readouterr().err == f"{WARNING}: {expected}\n"
 
 
-def test_every_unknown_word_of_a_prompt_is_named_once(capsys):
-    encode_prompts(["zebu rad zebu", "a circle"], VOCAB, 4, warn=True)
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split("'")[1] for line in lines] == ["rad", "zebu"]
+def test_words_that_are_not_near_are_not_suggested(capsys):
+    check_words(["a red moon on"], captions.vocab(), captions.telling_words())
+    assert "did you mean" not in capsys.readouterr().err
 
 
-def test_nothing_is_said_unless_asked(capsys):
-    encode_prompts(["a rad circle"], VOCAB, 4)
+def test_a_large_vocabulary_is_not_told_to_its_end(capsys):
+    vocab = [f"word{i}" for i in range(1000, 2200)]
+    check_words(["word1000 zebu"], vocab, vocab)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(", word1039, and 1160 more")
+
+
+@pytest.mark.parametrize("prompt", ["zebu", "a zebu and a", "a", "moving", "!"])
+def test_a_prompt_that_tells_nothing_to_show_is_refused_with_what_would(prompt):
+    with pytest.raises(BadInput) as refusal:
+        check_words(["a red circle", prompt], captions.vocab(), captions.telling_words())
+    told = ", ".join(sorted(captions.telling_words()))
+    assert str(refusal.value) == f"prompt {prompt!r}: it tells this model nothing to show; it knows: {told}"
+
+
+@pytest.mark.parametrize("prompt", ["", " ", "quickly", "Red!", "a zebu moving up"])
+def test_a_prompt_that_is_empty_or_tells_anything_is_not_refused(prompt):
+    check_words([prompt], captions.vocab(), captions.telling_words())
+
+
+def test_nothing_is_said_of_words_that_are_known(capsys):
+    check_words(["a red circle", ""], VOCAB, VOCAB)
     assert capsys.readouterr().err == ""
 
 

@@ -93,7 +93,7 @@ def check_at_least(args, **limits):
         value = getattr(args, flag)
         # No comparison with nan holds, so it is refused too.
         if value is not None and not least <= value < 2**31:
-            raise BadInput(f"--{flag} {value}: expected {least} or more")
+            raise BadInput(f"--{flag} {value}: expected {least} or more, and less than 2^31")
 
 
 def add_config_flags(parser, default_preset=None):

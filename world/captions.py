@@ -27,7 +27,12 @@ def describe(scene, motion=("direction", "speed")):
 
 def vocab():
     """Every word that `describe` can say, sorted. "and" is needed only by scenes of several things."""
-    return sorted({"a", "and", "moving", *SHAPES, *COLOURS, *DIRECTIONS, *SPEEDS})
+    return sorted({"a", "and", "moving", *telling_words()})
+
+
+def telling_words():
+    """The words that say what a scene shows, which "a", "and" and "moving" do not."""
+    return [*SHAPES, *COLOURS, *DIRECTIONS, *SPEEDS]
 
 
 if __name__ == "__main__":

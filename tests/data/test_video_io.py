@@ -4,9 +4,11 @@ Most clips here brighten from frame to frame, so a frame tells by its grey which
 """
 from config import BadInput, Config
 
+import os
 import wave
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 
 import av
@@ -23,6 +25,7 @@ from data.video_io import (
     GAP,
     GREEN,
     GREY,
+    STILL_ENDINGS,
     check_output_path,
     cover_crop,
     duration,
@@ -593,6 +596,47 @@ def cells_of(strip, rows, columns, height, width):
     return strip.reshape(rows, height + 2 * EDGE, columns, width + 2 * EDGE, 3)
 
 
+@pytest.mark.parametrize("ending", STILL_ENDINGS)
+def test_a_jpg_of_one_frame_is_nearly_that_frame_and_carries_its_note(tmp_path, ending):
+    path = tmp_path / f"still{ending}"
+    write_clip(path, slope(16, 24)[None], 10.0, zoom=4, note="a note")
+    check_output_path(path, 1, 64, 96)
+    assert largest_difference(open_clip(path, CONFIG)[0], slope(16, 24)) <= 8
+    with Image.open(path) as file:
+        assert file.size == (96, 64)
+        assert file.getexif()[270] == "a note"
+
+
+@pytest.mark.parametrize("ending", [*ENDINGS, *STILL_ENDINGS])
+def test_an_ending_may_be_in_upper_case(tmp_path, ending):
+    video = slope(16, 24)[None]
+    lower = tmp_path / f"lower{ending}"
+    upper = tmp_path / f"upper{ending.upper()}"
+    for path in (lower, upper):
+        check_output_path(path, 1, 16, 24)
+        write_clip(path, video, 10.0)
+    assert upper.read_bytes() == lower.read_bytes()
+
+
+@pytest.mark.parametrize("ending", [*ENDINGS, *STILL_ENDINGS])
+def test_a_disk_that_is_full_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, ending):
+    def write_half(path, content):
+        with open(path, "wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    path = tmp_path / f"old{ending}"
+    path.write_text("precious")
+    with pytest.raises(OSError, match="No space left on device"):
+        write_clip(path, slope(16, 24)[None], 10.0)
+    assert path.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# A strip of frames
+
+
 def test_a_strip_has_a_row_per_video_and_evenly_spaced_frames_from_left_to_right():
     videos = np.random.default_rng(0).integers(0, 256, (2, 9, 8, 12, 3), dtype=np.uint8)
     cells = cells_of(film_strip(videos, columns=3, zoom=1), 2, 3, 8, 12)
@@ -705,17 +749,60 @@ def test_a_grid_shows_every_video_in_its_cell_above_its_caption():
     ("file/x.gif", 32, 32, "cannot be written"),
     ("odd.mp4", 33, 32, "mp4 needs even sides, not 33x32"),
     ("odd.mp4", 32, 33, "mp4 needs even sides, not 32x33"),
+    ("ODD.MP4", 32, 33, "mp4 needs even sides, not 32x33"),
+    ("several.jpg", 32, 32, "takes one frame, not 5; .png would hold a strip of them"),
+    ("several.JPEG", 32, 32, "takes one frame, not 5"),
+    ("large.gif", 10_000, 10_000, "expected sides of up to 16383 and 268,435,456 pixels in all"),
+    ("wide.gif", 8, 16_384, "5 frames of 8x16384; expected sides"),
+    ("long" * 70 + ".gif", 32, 32, r"cannot be written \(File name too long\)"),
+    ("pipe.gif", 32, 32, "is a folder or a device"),
+    ("/proc/x.gif", 32, 32, r"cannot be written \(No such file or directory\)"),
+    ("/proc/x.mp4", 32, 32, r"cannot be written \(No such file or directory\)"),
+    ("/proc/x/y.mp4", 32, 32, r"cannot be written \(No such file or directory\)"),
 ])
 def test_a_path_that_cannot_be_written_is_refused_before_any_work(tmp_path, path, height, width, why):
     (tmp_path / "folder.gif").mkdir()
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe.gif")
     with pytest.raises(BadInput, match=why):
-        check_output_path(tmp_path / path, height, width)
+        check_output_path(tmp_path / path, 5, height, width)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("fails", ["the old file", "the new one beside it"])
+def test_a_file_without_permission_is_found_before_any_work(tmp_path, monkeypatch, fails):
+    # The tests may run as root, whom no permission stops.
+    path = tmp_path / "x.gif"
+    path.write_text("precious")
+    refused = path if fails == "the old file" else video_io.beside(path)
+    real_open = Path.open
+
+    def open_or_refuse(self, *rest):
+        if self == refused:
+            raise PermissionError(13, "Permission denied")
+        return real_open(self, *rest)
+
+    monkeypatch.setattr(Path, "open", open_or_refuse)
+    with pytest.raises(BadInput, match=r"x.gif: cannot be written \(Permission denied\)$"):
+        check_output_path(path, 5, 32, 32)
+    monkeypatch.undo()
+    assert path.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_trying_a_path_leaves_what_is_there_as_it_was(tmp_path):
+    (tmp_path / "old.gif").write_text("precious")
+    before = (tmp_path / "old.gif").stat().st_mtime_ns
+    check_output_path(tmp_path / "old.gif", 5, 32, 32)
+    check_output_path(tmp_path / "new.gif", 5, 32, 32)
+    assert (tmp_path / "old.gif").read_text() == "precious"
+    assert (tmp_path / "old.gif").stat().st_mtime_ns == before
+    assert [path.name for path in tmp_path.iterdir()] == ["old.gif"]
 
 
 @pytest.mark.parametrize("path, height, width", [("x.mp4", 32, 24), ("odd.gif", 33, 32), ("odd.png", 32, 33)])
 def test_a_path_that_can_be_written_gets_its_folders(tmp_path, path, height, width):
     # The second time they are there already.
     for _ in range(2):
-        check_output_path(tmp_path / "new" / "folder" / path, height, width)
+        check_output_path(tmp_path / "new" / "folder" / path, 5, height, width)
     assert (tmp_path / "new" / "folder").is_dir()

@@ -64,7 +64,7 @@ def signed_path(clip_path, tmp_path):
 def test_an_unsigned_file_says_nothing_of_itself(command, clip_path):
     pytest.importorskip("c2pa")
     code, out, _ = command(safety_main, "verify", clip_path)
-    assert code == 0
+    assert code == 1
     assert out.startswith(f"{clip_path}: missing: no C2PA metadata")
     assert len(out.splitlines()) == 1
 
@@ -82,14 +82,16 @@ def test_what_a_changed_file_says_is_not_repeated(command, signed_path):
     data = bytearray(signed_path.read_bytes())
     data[-40] ^= 1
     signed_path.write_bytes(data)
-    _, out, _ = command(safety_main, "verify", signed_path)
+    code, out, _ = command(safety_main, "verify", signed_path)
+    assert code == 1
     assert out.startswith(f"{signed_path}: changed: not what was signed by Sora, small, development signer")
     assert len(out.splitlines()) == 1
 
 
 def test_a_trusted_file_says_what_it_is(command, monkeypatch):
     monkeypatch.setattr(safety_main, "verify", lambda path: ("trusted", "A, B", {"action": "c2pa.created"}))
-    _, out, _ = command(safety_main, "verify", "x.gif")
+    code, out, _ = command(safety_main, "verify", "x.gif")
+    assert code == 0
     assert out.startswith("x.gif: trusted: not changed since it was signed by A, B\n")
     assert '"action": "c2pa.created"' in out
 

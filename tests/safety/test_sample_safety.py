@@ -132,8 +132,10 @@ def test_given_frames_are_looked_at_too(command, checkpoint, tmp_path):
 
 
 def test_checks_that_are_skipped_are_logged_before_the_work(
-    command, checkpoint, tmp_path, monkeypatch, events, ask, forbidden
+    command, checkpoint, tmp_path, monkeypatch, events, ask
 ):
+    # A word that the model knows is in it, or it would be refused for that.
+    forbidden = "a red man beheading a woman"
     let_the_model_make(monkeypatch, emblem_video(), emblem_video())
     words = ("--checkpoint", checkpoint, "--prompt", ask, forbidden, "--then", "a circle")
     code, _, err = command(sample, *words, "--out", "new/x.gif", "--unsafe-skip-checks")
@@ -193,7 +195,7 @@ def test_keys_are_made_where_they_are_asked_for(command, checkpoint, tmp_path, a
     assert not (tmp_path / "keys").exists()
 
 
-def test_without_the_extras_files_are_unsigned_and_say_so(
+def test_without_the_extras_files_are_unsigned_and_how_to_sign_is_said_once(
     command, checkpoint, monkeypatch, fresh_classifiers, ask
 ):
     real_import = builtins.__import__
@@ -204,6 +206,9 @@ def test_without_the_extras_files_are_unsigned_and_say_so(
         return real_import(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    code, out, err = command(sample, "--checkpoint", checkpoint, "--prompt", ask, "--out", "x.gif")
+    words = ("--prompt", ask, "a blue square", "--out", "x.gif")
+    code, out, err = command(sample, "--checkpoint", checkpoint, *words)
     assert code == 0, err
-    assert "unsigned, without C2PA metadata: pip install -r requirements-extra.txt" in out
+    assert [line.split(" | ")[-1] for line in out.splitlines()[-2:]] == ["unsigned", "unsigned"]
+    assert f"{provenance.UNSIGNED}\n" in err
+    assert (out + err).count("requirements-extra.txt") == 1
