@@ -102,9 +102,10 @@ class Trainer:
         # are AdamW's.
         vae_matrices = [p for p in self.vae.parameters() if p.ndim > 1]
         dit_matrices = [p for p in self.dit.blocks.parameters() if p.ndim > 1]
+        qkv = [block.qkv.weight for block in self.dit.blocks]
         self.optimizers = {
             "vae": make_optimizers(self.vae, vae_matrices, config.vae_lr, config.lr),
-            "dit": make_optimizers(self.dit, dit_matrices, config.dit_lr, config.lr),
+            "dit": make_optimizers(self.dit, dit_matrices, config.dit_lr, config.lr, three_in_one=qkv),
         }
         self.steps = {"vae": 0, "dit": 0}
         self.total_steps = {"vae": config.vae_steps, "dit": config.dit_steps}
@@ -231,11 +232,18 @@ class Trainer:
             average.lerp_(weights, 1 - keep)
 
 
-def make_optimizers(network, matrices, muon_lr, adam_lr):
-    """[Muon, AdamW]: the matrices of a network for Muon, all its other parameters for AdamW."""
+def make_optimizers(network, matrices, muon_lr, adam_lr, three_in_one=()):
+    """[Muon, AdamW]: the matrices of a network for Muon, all its other parameters for AdamW.
+
+    three_in_one: those of the matrices that are three, one below the other: queries, keys and values."""
     is_matrix = set(matrices)
+    is_three = set(three_in_one)
+    groups = [{"params": [p for p in matrices if p not in is_three]}]
+    if three_in_one:
+        groups.append({"params": list(three_in_one), "parts": 3})
+    muon = Muon(groups, lr=muon_lr)
+
     others = [p for p in network.parameters() if p not in is_matrix]
-    muon = Muon(matrices, lr=muon_lr)
     adam = torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     return [muon, adam]
 
@@ -281,7 +289,8 @@ def optimizer_step(trainer, stage, loss):
     total_steps = trainer.total_steps[stage]
     for optimizer, peak in zip(trainer.optimizers[stage], (muon_lr, config.lr), strict=True):
         lr = learning_rate(step, peak, total_steps, config.warmup_steps, decay_share=config.lr_decay)
-        optimizer.param_groups[0]["lr"] = lr
+        for group in optimizer.param_groups:
+            group["lr"] = lr
         optimizer.step()
         optimizer.zero_grad()
 

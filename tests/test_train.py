@@ -53,7 +53,8 @@ def test_muon_and_adam_share_out_every_weight_once(config):
     for stage, network in (("vae", trainer.vae), ("dit", trainer.dit)):
         trained = []
         for optimizer in trainer.optimizers[stage]:
-            trained.extend(optimizer.param_groups[0]["params"])
+            for group in optimizer.param_groups:
+                trained.extend(group["params"])
         assert len(trained) == len(set(trained))
         assert set(trained) == set(network.parameters())
 
@@ -63,7 +64,15 @@ def test_muon_trains_matrices_and_of_the_transformer_only_those_of_its_blocks(co
     for stage, hidden in (("vae", trainer.vae), ("dit", trainer.dit.blocks)):
         muon, _ = trainer.optimizers[stage]
         expected = {p for p in hidden.parameters() if p.ndim > 1}
-        assert set(muon.param_groups[0]["params"]) == expected
+        assert {p for group in muon.param_groups for p in group["params"]} == expected
+
+
+def test_queries_keys_and_values_are_three_matrices(config):
+    muon, _ = train.Trainer(config, ["a"], "cpu").optimizers["dit"]
+    for group in muon.param_groups:
+        for p in group["params"]:
+            rows, columns = p.shape
+            assert group["parts"] == (3 if rows == 3 * columns else 1)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +140,7 @@ def test_each_stage_has_a_muon_rate_of_its_own(config, stage):
     network = {"vae": trainer.vae, "dit": trainer.dit}[stage]
     train.optimizer_step(trainer, stage, sum(p.sum() for p in network.parameters()))
     muon, adam = trainer.optimizers[stage]
-    assert muon.param_groups[0]["lr"] == {"vae": 0.5, "dit": 0.25}[stage]
+    assert {group["lr"] for group in muon.param_groups} == {{"vae": 0.5, "dit": 0.25}[stage]}
     assert adam.param_groups[0]["lr"] == 0.125
 
 

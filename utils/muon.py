@@ -5,6 +5,7 @@ few directions. With all singular values near 1, all directions learn at one pac
 
 Papers
     Muon, Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
+    Queries, keys and values apart: CMuon, 2026, https://arxiv.org/abs/2608.02502
 
 Where we differ: torch.optim.Muon takes matrices only, one after the other, and computes in bfloat16. Here a
 convolution's kernel counts as a matrix too, all matrices of one shape are turned at once, in float32, and
@@ -20,10 +21,14 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients of X, A X and
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, then orthogonalise. A kernel (out, in, ...) counts as a matrix (out, in * ...)."""
+    """Momentum, then orthogonalise. A kernel (out, in, ...) counts as a matrix (out, in * ...).
 
-    def __init__(self, params, lr, momentum=0.95):
-        super().__init__(params, {"lr": lr, "momentum": momentum})
+    parts: how many matrices of one size a parameter holds, one below the other. The queries, keys and values
+    of attention are one parameter, so that one product makes all three, but each learns as a matrix of its
+    own (CMuon). A group of parameters may have its own: {"params": [...], "parts": 3}."""
+
+    def __init__(self, params, lr, momentum=0.95, parts=1):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "parts": parts})
 
     @torch.no_grad()
     def step(self):
@@ -32,6 +37,7 @@ class Muon(torch.optim.Optimizer):
             same_shape = {}
             for p in group["params"]:
                 update = self.momentum_update(p, group["momentum"])
+                update = update.unflatten(0, (group["parts"], -1))          # (parts, rows, columns)
                 same_shape.setdefault(p.shape, []).append((p, update))
             for pairs in same_shape.values():
                 params = [p for p, _ in pairs]
@@ -39,7 +45,7 @@ class Muon(torch.optim.Optimizer):
                 self.apply(params, torch.stack(updates), group["lr"])
 
     def momentum_update(self, p, momentum):
-        """The gradient, averaged over the steps, with Nesterov's look ahead → a matrix (rows, columns)."""
+        """The gradient, averaged over the steps, with Nesterov's look ahead → a matrix, all parts of it."""
         state = self.state[p]
         if not state:
             state["momentum"] = torch.zeros_like(p)
@@ -48,18 +54,18 @@ class Muon(torch.optim.Optimizer):
         return ahead.flatten(1)
 
     def apply(self, params, updates, lr):
-        """Moves parameters of one shape by their updates (matrices, rows, columns), made orthogonal."""
+        """Moves parameters of one shape by their updates (params, parts, rows, columns), made orthogonal."""
         updates = orthogonalise(updates)
 
         # The factor lets the outputs of tall and of wide layers move alike.
-        rows, columns = updates.shape[1:]
+        rows, columns = updates.shape[-2:]
         factor = max(1, rows / columns) ** 0.5
         for p, update in zip(params, updates, strict=True):
             p.add_(update.view_as(p), alpha=-lr * factor)
 
 
 def orthogonalise(X):
-    """(matrices, rows, columns) → about U V^T of each one's U S V^T, by five Newton-Schulz steps.
+    """(..., rows, columns) → about U V^T of each one's U S V^T, by five Newton-Schulz steps.
 
     The singular values do not become exactly 1: those above some 0.003 of the norm go to 0.7 ... 1.2,
     smaller ones grow several hundred times. That does for an update."""

@@ -160,3 +160,16 @@ def test_two_groups_move_at_their_own_rates():
     before = slow.detach().clone()
     Muon([{"params": [slow], "lr": 0.01}, {"params": [fast]}], lr=0.03).step()
     torch.testing.assert_close(fast - before, 3 * (slow - before))
+
+
+def test_the_parts_of_a_parameter_are_trained_as_parameters_of_their_own():
+    torch.manual_seed(0)
+    whole = parameter_with_gradient(12, 5)
+    thirds = []
+    for weights, gradient in zip(whole.detach().chunk(3), whole.grad.chunk(3), strict=True):
+        third = torch.nn.Parameter(weights.clone())
+        third.grad = gradient.clone()
+        thirds.append(third)
+    Muon([{"params": [whole], "parts": 3}], lr=0.1).step()
+    Muon(thirds, lr=0.1).step()
+    torch.testing.assert_close(whole.detach(), torch.cat(thirds).detach())
