@@ -54,7 +54,7 @@ class Config:
     vae_width: int = 64  # channels inside the VAE
     latent_channels: int = 8  # channels of the latent video, the VAE's output
     vae_kl: float = 1e-6  # weight of the KL term, per latent number
-    vae_steps: int = 900  # training steps of the VAE
+    vae_steps: int = 600  # training steps of the VAE
     vae_batch: int = 4  # clips of frames x height x width per step; for other shapes, about as many pixels
     vae_lr: float = 0.02  # learning rate of Muon, which trains the VAE's kernels
 
@@ -71,11 +71,11 @@ class Config:
     logit_mean: float = 1.0  # training noise levels are sigmoid(normal + this): higher means more noise
     prompt_dropout: float = 0.1  # share of training clips whose prompt is emptied, for guidance
     given_prob: float = 0.1  # share of training clips in which some frames are given, at noise level 0
-    guidance: float = 2.5  # 0 ignores the prompt, 1 is the plain model, more pushes towards the prompt
-    sample_steps: int = 25  # denoising steps of a sample
+    guidance: float = 2.0  # 0 ignores the prompt, 1 is the plain model, more pushes towards the prompt
+    sample_steps: int = 50  # denoising steps of a sample
 
     # train.py
-    dit_steps: int = 700  # training steps of the transformer
+    dit_steps: int = 950  # training steps of the transformer
     dit_tokens: int = 2816  # tokens per step: the words and patches of as many clips as fit
     dit_lr: float = 0.03  # learning rate of Muon, which trains the matrices of the transformer's blocks
     lr: float = 4e-3  # learning rate of AdamW, which trains everything that Muon does not

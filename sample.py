@@ -70,7 +70,7 @@ IN_SHIPPED = "in assets/small.pt"
 
 @torch.no_grad()
 def complete(
-    model, prompts, video, known, strength=None, steps=None, guidance=None, eta=0.0, seed=0, progress=False
+    model, prompts, video, known, strength=None, steps=None, guidance=None, eta=1.0, seed=0, progress=False
 ):
     """A partly known video → the whole video (B, T, H, W, 3) uint8, as one sequence. Every mode calls this.
 
@@ -81,7 +81,7 @@ def complete(
     strength  None, or the noise level an edit begins at: then every frame has to be known, and none is kept
     steps     denoising steps; None takes the config's
     guidance  0 ignores the prompts, 1 is the plain model, more pushes; None takes the config's
-    eta       0 is DDIM, 1 is DDPM
+    eta       1 is DDPM, 0 is DDIM: the noise that DDPM adds at every step washes its earlier errors out
     seed      0 to 2^63 - 1; clip i starts from the noise of seed + i, whatever stands beside it
 
     Raises BadInput for a size that cannot be cut into patches, and for prompts that are too long."""
@@ -337,12 +337,12 @@ def add_model_flags(parser):
     add = parser.add_argument
     checkpoint_help = "the model, such as your own out/tiny/model.pt (default: assets/small.pt)"
     add("--checkpoint", default=SHIPPED, metavar="FILE", help=checkpoint_help)
-    steps_help = f"denoising steps (default: {OF_THE_MODEL}, 25 {IN_SHIPPED})"
+    steps_help = f"denoising steps (default: {OF_THE_MODEL}, 50 {IN_SHIPPED})"
     add("--steps", type=int, metavar="N", help=steps_help)
     guidance_help = "0 ignores the prompt, 1 is the plain model, more pushes towards the prompt"
-    guidance_help += f" (default: {OF_THE_MODEL}, 2.5 {IN_SHIPPED})"
+    guidance_help += f" (default: {OF_THE_MODEL}, 2.0 {IN_SHIPPED})"
     add("--guidance", type=float, metavar="X", help=guidance_help)
-    add("--sampler", choices=("ddim", "ddpm"), default="ddim", help="ddim adds no noise, ddpm does")
+    add("--sampler", choices=("ddim", "ddpm"), default="ddpm", help="ddpm adds noise at every step, ddim none")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
 
 

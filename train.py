@@ -72,14 +72,7 @@ GRID_WIDTH = 500  # pixels, about, of sample.gif
 GIVEN_PROMPT_DROPOUT = 0.5  # how often the prompt is emptied where frames are given
 
 # What sample.gif shows of the toy world: every colour, shape, direction and speed, in trained combinations.
-SAMPLE_PROMPTS = [
-    "a red circle moving left quickly",
-    "a green square moving up quickly",
-    "a blue triangle moving right quickly",
-    "a yellow circle moving down quickly",
-    "a purple square moving right slowly",
-    "a white triangle moving up slowly",
-]
+SAMPLE_PROMPTS = (Path(__file__).parent / "assets/prompts.txt").read_text().splitlines()
 
 
 class Trainer:
