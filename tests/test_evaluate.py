@@ -836,7 +836,7 @@ def test_without_flags_256_prompts_of_the_shipped_model_are_scored(command, scor
     assert code == 0, err
     assert out == f"model: {describe_model(load_model(SHIPPED))}\nthe table\n"
     assert scores[0][2] == (256,)
-    assert scores[0][3] == {"steps": None, "guidance": None, "eta": 0}
+    assert scores[0][3] == {"steps": None, "guidance": None, "eta": 1}
 
 
 def test_the_model_is_loaded_to_the_device_asked_for(command, checkpoint, scores, monkeypatch):

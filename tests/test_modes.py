@@ -163,7 +163,7 @@ def test_what_is_not_told_is_the_configs(model, sampler, monkeypatch):
     sample.complete(model, PROMPTS[:2], nothing, np.zeros(5, bool))
     assert sampler[0]["steps"] == 9
     assert sampler[0]["guidance"] == 3.5
-    assert sampler[0]["eta"] == 0
+    assert sampler[0]["eta"] == 1
     assert sampler[0]["progress"] is False
 
 

@@ -414,7 +414,7 @@ def test_every_mode_leaves_to_the_config_what_it_is_not_told(roomy, sequences, m
     _, told = sequences[0]
     assert told["steps"] is None
     assert told["guidance"] is None
-    assert told["eta"] == 0
+    assert told["eta"] == 1
     assert told["seed"] == 0
 
 
