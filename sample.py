@@ -342,7 +342,7 @@ def add_model_flags(parser):
     guidance_help = "0 ignores the prompt, 1 is the plain model, more pushes towards the prompt"
     guidance_help += f" (default: {OF_THE_MODEL}, 2.0 {IN_SHIPPED})"
     add("--guidance", type=float, metavar="X", help=guidance_help)
-    add("--sampler", choices=("ddim", "ddpm"), default="ddpm", help="ddpm adds noise at every step, ddim none")
+    add("--sampler", choices=("ddim", "ddpm"), default="ddpm", help="ddpm adds noise in every step")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
 
 

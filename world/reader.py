@@ -271,7 +271,7 @@ def steadiness(video, combination, fps):
              moves   (seconds,) bool: the asked pace along the asked axis, turning only at walls
              drift   the relative change of mean brightness from the first five seconds to the last five
     """
-    shape, colour, direction, speed = combination
+    shape, colour, _, _ = combination
     frame_size = video.shape[1:3]
     first_radius = None
     looks = []
@@ -282,33 +282,36 @@ def steadiness(video, combination, fps):
         end = round((second + 1) * fps) + EXTRA_FRAMES
         found = read(video[begin:end], fps)
 
-        # A second that shows nothing in particular is wrong in both ways.
-        if found["shape"] is None:
+        # A second without a thing is wrong in both ways.
+        if found["track"] is None:
             looks.append(False)
             moves.append(False)
             continue
 
         # Growth is measured against the first second, so that a slow drift cannot hide.
-        radius = estimate_radius(found["area"], found["shape"])
+        radius = estimate_radius(found["area"], found["shape"] or shape)
         if first_radius is None:
             first_radius = radius
         same_thing = found["shape"] == shape and found["colour"] == colour
         same_size = abs(radius / first_radius - 1) <= RADIUS_TOLERANCE
         looks.append(bool(same_thing and same_size))
-        moves.append(moves_as_asked(found, direction, speed, frame_size, fps))
+        moves.append(moves_as_asked(found, combination, frame_size, fps))
 
     return np.array(looks), np.array(moves), brightness_drift(video, fps)
 
 
-def moves_as_asked(found, direction, speed, frame_size, fps):
-    """Whether what `read` found keeps the asked pace along the axis of `direction`, and turns only at walls.
+def moves_as_asked(found, combination, frame_size, fps):
+    """Whether what `read` found keeps the asked pace along the asked axis, and turns only at walls.
 
-    Not checked: left against right, since a thing bounces, and motion across that axis.
+    Not checked: left against right, since a thing bounces; motion across that axis; and the shape. Where that
+    could not be read it is taken to be the asked one: an egg can move as a circle should.
 
     frame_size  (height, width) in pixels
     """
+    asked_shape, _, direction, speed = combination
+    shape = found["shape"] or asked_shape
     height, width = frame_size
-    radius = estimate_radius(found["area"], found["shape"])
+    radius = estimate_radius(found["area"], shape)
     x, y = found["track"].T                                                              # (T,), (T,)
 
     # Walls meet the box, whose middle is above the centre of mass of a triangle.
@@ -316,7 +319,7 @@ def moves_as_asked(found, direction, speed, frame_size, fps):
         positions = x
         length = width
     else:
-        positions = y - CENTRE_DROP[found["shape"]] * radius
+        positions = y - CENTRE_DROP[shape] * radius
         length = height
 
     pace = SPEEDS[speed] * min(height, width) / fps

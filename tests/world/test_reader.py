@@ -495,6 +495,16 @@ def test_a_change_of_size_by_more_than_10_per_cent_shows(factor, steady):
     assert looks[3:].all() == steady
 
 
+def test_an_egg_looks_wrong_and_moves_right(stretch):
+    stretch(1.0, 1 / 1.15)
+    scene = draw_scene(np.random.default_rng(4), ("circle", *MINUTE[1:]))
+    video = render(scene, times=np.arange(60) / 12)
+    stretch(1.0, 1.0)
+    looks, moves, _ = reader.steadiness(video, ("circle", *MINUTE[1:]), 12.0)
+    assert not looks.any()
+    assert moves.all()
+
+
 def test_a_second_without_its_thing_is_wrong(truth):
     changed = truth.copy()
     changed[125] = GROUND
