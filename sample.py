@@ -60,6 +60,9 @@ SEEDS = 2**63
 # No model here was trained at a hundredth of so many pixels, and a computer's memory ends soon after.
 LARGEST_SIDE = 1024
 
+# From this many denoising steps on, no noise is left to be seen.
+FEW_STEPS = 8
+
 DEFAULT_PROMPT = "a red circle moving left slowly"
 DEFAULT_STRENGTH = 0.7
 
@@ -600,6 +603,13 @@ def planned_frames(args, config, clips, frames):
     return frames
 
 
+def explain_few_steps(error, steps, usual_steps):
+    """Raises the BadInput of a blocked video anew, saying that it may be noise, if it had too few steps."""
+    if steps < FEW_STEPS:
+        told = f"after {steps} denoising steps, not {usual_steps}, a video is hardly more than noise"
+        raise BadInput(f"{error} ({told})") from error
+
+
 def write_video(path, video, fps, zoom, note, caption):
     """data.video_io.write_clip, with one clear line for a full disk or the like. Raises BadInput."""
     try:
@@ -658,7 +668,11 @@ def main():
 
     # Every frame of every video is looked at before the first is written.
     if not args.unsafe_skip_checks:
-        safety_frames.check_frames(videos, config.fps)
+        try:
+            safety_frames.check_frames(videos, config.fps)
+        except BadInput as error:
+            explain_few_steps(error, args.steps or config.sample_steps, config.sample_steps)
+            raise
     for i, (prompt, video) in enumerate(zip(prompts, videos, strict=True)):
         path = output_path(args, i, len(videos))
         note = f"{prompt} | seed {(args.seed + i) % SEEDS} | checkpoint {model.checkpoint_hash}"

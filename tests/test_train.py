@@ -4,8 +4,6 @@ from config import BadInput
 import csv
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -896,13 +894,6 @@ def test_a_model_of_a_folder_is_not_to_be_evaluated(config, tmp_path, monkeypatc
     train.finish(train.Trainer(replace(config, data="a folder"), ["a"], "cpu"), tmp_path)
     sample_command = f'python sample.py --checkpoint {(tmp_path / "model.pt").as_posix()} --prompt "..."'
     assert capsys.readouterr().out == f"the model is trained, use it with:\n  {sample_command}\n"
-
-
-def test_training_loads_no_safety_code():
-    code = "import sys, train; print([name for name in sys.modules if name.startswith('safety')])"
-    root = Path(train.__file__).parent
-    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert result.stdout.strip() == "[]", result.stderr
 
 
 @pytest.mark.parametrize("precision, dtype", [("float32", torch.float32), ("bfloat16", torch.bfloat16)])

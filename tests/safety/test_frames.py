@@ -127,7 +127,7 @@ def test_what_looks_like_noise_is_blocked_for_nothing_but_the_classifiers_verdic
 def test_a_single_denoising_step_leaves_noise_and_eight_leave_none():
     model = load_model(SHIPPED)
     prompts = ["a red circle moving left slowly"]
-    one, eight = [generate(model, prompts, 5, 32, 32, steps=steps)[0] for steps in (1, 8)]
+    one, eight = [generate(model, prompts, 5, 32, 32, steps=n, guidance=2.5)[0] for n in (1, 8)]
     assert all(frames.looks_like_noise(frame) for frame in one)
     assert not any(frames.looks_like_noise(frame) for frame in eight)
 
