@@ -1,5 +1,6 @@
 """Whatever is wrong with what we are given: one line that names it, exit code 2, nothing overwritten."""
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -165,26 +166,25 @@ class Code:
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    """{name: content} of clips and a picture with which nothing is wrong; encoded once for all cases."""
-    folder = tmp_path_factory.mktemp("clips")
+def all_bad_files(tmp_path_factory, checkpoint):
+    """A folder of everything that can be wrong, of one good checkpoint, and of good clips."""
+    folder = tmp_path_factory.mktemp("bad")
+    write_checkpoints(folder, checkpoint)
+    write_presets(folder)
+    write_datasets(folder)
+
+    (folder / "a-file").write_text("kept")
+    (folder / "bytes").write_bytes(np.random.default_rng(0).bytes(999))
+    (folder / "folder.gif").mkdir()
     for frames, name in ((9, "clip.mp4"), (3, "three.mp4"), (1, "a.png")):
         write_clip(folder / name, np.zeros((frames, 8, 16, 3), np.uint8), 12.0)
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return folder
 
 
 @pytest.fixture
-def bad_files(tmp_path, checkpoint, clips):
-    """A folder of everything that can be wrong, of one good checkpoint, and of good clips."""
-    write_checkpoints(tmp_path, checkpoint)
-    write_presets(tmp_path)
-    write_datasets(tmp_path)
-
-    (tmp_path / "a-file").write_text("kept")
-    (tmp_path / "bytes").write_bytes(np.random.default_rng(0).bytes(999))
-    (tmp_path / "folder.gif").mkdir()
-    for name, content in clips.items():
-        (tmp_path / name).write_bytes(content)
+def bad_files(tmp_path, all_bad_files):
+    """A copy of them for one test, which may not change it."""
+    shutil.copytree(all_bad_files, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
