@@ -31,7 +31,7 @@ from data.datasets import WorldDataset
 from data.video_io import to_float
 from dit import DiT
 from utils.checkpoint import SHIPPED, load_model
-from utils.cli import Flags, check_at_least, pick_device, run
+from utils.cli import Flags, autocast, check_at_least, pick_device, run
 from world.scenes import SEEN
 
 
@@ -84,7 +84,7 @@ def time_attention(config):
 
 
 def time_training_step(config):
-    """Where a training step's time goes."""
+    """Where a training step's time goes, in the config's precision."""
     dataset = WorldDataset(config)
     trainer = train.Trainer(config, dataset.vocab(), torch.device("cpu"))
     groups = [(to_float(video), captions, first) for video, captions, first in dataset[0]]
@@ -94,11 +94,13 @@ def time_training_step(config):
         return dataset[0]
 
     def encode():
-        for video, _, _ in groups:
-            trainer.encode(video)
+        with autocast(config.precision, "cpu"):
+            for video, _, _ in groups:
+                trainer.encode(video)
 
     def forward():
-        return trainer.dit_loss(groups)[0]
+        with autocast(config.precision, "cpu"):
+            return trainer.dit_loss(groups)[0]
 
     def backward():
         forward().backward()
@@ -117,7 +119,7 @@ def time_training_step(config):
         "EMA": average,
     }
     times = [f"{name} {1e3 * mean_seconds(work):.0f} ms" for name, work in parts.items()]
-    print(f"one DiT step of {config.dit_tokens} tokens: " + ", ".join(times))
+    print(f"one DiT step of {config.dit_tokens} tokens, {config.precision}: " + ", ".join(times))
 
 
 def speed():
@@ -125,7 +127,8 @@ def speed():
     config = Config()
     time_matrix_products(config)
     time_attention(config)
-    time_training_step(config)
+    for precision in ("float32", "auto"):
+        time_training_step(replace(config, precision=precision))
 
 
 def count_shapes(config, drawn):

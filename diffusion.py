@@ -175,8 +175,7 @@ def draw_noise_levels(B, f, config, given_count=None):
 def draw_given_frames(B, f, given_prob, given_count):
     """Draws a row of ROW_WEIGHTS for each clip, or none → given (B, f) bool, has_own_levels (B, 1) bool."""
     # Two cuts, different numbers from 1 to f - 1, i < j: where a given beginning ends and a given end
-    # begins. For f = 2
-    # they are 1 and 2: no end is given.
+    # begins. For f = 2 they are 1 and 2: no end is given.
     frame = torch.arange(f)
     cuts = torch.rand(B, max(2, f - 1)).argsort(1)[:, :2] + 1                  # (B, 2)
     i, j = cuts.sort(1).values.split(1, 1)                                     # (B, 1) each

@@ -557,8 +557,8 @@ def output_path(args, i, count):
 def warn_of_size(config, height, width):
     """One line on stderr for a size at which the model would show nonsense. It goes on all the same.
 
-    Measured with assets/small.pt, trained at 32x32, 24x40, 40x24 and 24x32: of 24 prompts, at 32x48 and 40x40
-    it shows 83 % right or more, at 32x56 and 40x48 about half, at 64x64 and 16x16 none."""
+    The limits are those at which assets/small.pt begins to draw several things, or none: it was trained at up
+    to 32x32 and 24x40, and can do 32x48 and 40x40, but not 32x56, 48x48 or 64x64."""
     lengths, sizes = clip_shapes(config)
     sides = [side for size in sizes for side in size]
     largest_area = max(height * width for height, width in sizes)
@@ -572,10 +572,19 @@ def warn_of_size(config, height, width):
         print(f"warning: {height}x{width} pixels: {told}", file=sys.stderr)
 
 
+def warn_of_steps(steps):
+    """One line on stderr for so few denoising steps that noise is left. None: the model's own number."""
+    if steps is not None and steps < FEW_STEPS:
+        told = f"{FEW_STEPS} or more leave no noise, which may be blocked as disallowed imagery"
+        print(f"warning: --steps {steps}: {told}", file=sys.stderr)
+
+
 def warn_of_ground(path, clip, ground):
     """One line on stderr for a given clip (T, H, W, 3) that does not look like the toy world: less than half
-    of it is dark, that is, within 32 of 255 of the ground's colour. (Of the world's own clips at least 68 %
-    is, after mp4 too; of a white page, a photograph or noise hardly anything.)"""
+    of it is dark, that is, within 32 of 255 of the ground's colour.
+
+    Of the world's own clips more than two thirds are, since a thing covers at most a quarter of a frame and
+    the ground is all the rest; of a white page, a photograph or noise hardly anything."""
     is_dark = abs(clip.astype(int) - ground).max(-1) <= 32                         # (T, H, W)
     share = is_dark.mean()
     if share < 0.5:
@@ -601,13 +610,6 @@ def planned_frames(args, config, clips, frames):
     if args.edit:
         return 1 + (lengths[0] - 1) // TIME_FACTOR * TIME_FACTOR
     return frames
-
-
-def explain_few_steps(error, steps, usual_steps):
-    """Raises the BadInput of a blocked video anew, saying that it may be noise, if it had too few steps."""
-    if steps < FEW_STEPS:
-        told = f"after {steps} denoising steps, not {usual_steps}, a video is hardly more than noise"
-        raise BadInput(f"{error} ({told})") from error
 
 
 def write_video(path, video, fps, zoom, note, caption):
@@ -658,6 +660,7 @@ def main():
 
     # What is far from all that the model has seen is made all the same.
     warn_of_size(config, height, width)
+    warn_of_steps(args.steps)
     if config.data == "world":
         for path, clip in zip(given_paths(args), clips, strict=True):
             warn_of_ground(path, clip[0], GROUND)
@@ -668,11 +671,7 @@ def main():
 
     # Every frame of every video is looked at before the first is written.
     if not args.unsafe_skip_checks:
-        try:
-            safety_frames.check_frames(videos, config.fps)
-        except BadInput as error:
-            explain_few_steps(error, args.steps or config.sample_steps, config.sample_steps)
-            raise
+        safety_frames.check_frames(videos, config.fps)
     for i, (prompt, video) in enumerate(zip(prompts, videos, strict=True)):
         path = output_path(args, i, len(videos))
         note = f"{prompt} | seed {(args.seed + i) % SEEDS} | checkpoint {model.checkpoint_hash}"

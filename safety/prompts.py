@@ -8,7 +8,7 @@ hateful images, celebrity likenesses and someone else's intellectual property. T
 
 Hashed n-grams of words in a linear classifier: Joulin et al. 2016 (fastText), sec. 2.2,
 https://arxiv.org/abs/1607.01759; of letters: Bojanowski et al. 2017, https://arxiv.org/abs/1607.04606. How
-    it is trained and measured: safety/train.py.
+it is trained and measured: safety/train.py.
 
 Letters
     N   texts

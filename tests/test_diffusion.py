@@ -285,30 +285,28 @@ def test_given_frames_are_seen_at_level_0_and_come_back_as_they_are():
     assert not torch.equal(x.movedim(1, 2)[~given], latents.movedim(1, 2)[~given])
 
 
-def test_what_is_invented_begins_as_pure_noise_whatever_the_latents_hold():
-    """Also with DDPM's schedule, whose alpha never quite reaches 0."""
-    latents = torch.randn(2, 3, 4, 2, 2)
-    noise = torch.randn(2, 3, 4, 2, 2)
+def first_call(latents, noise, kind, target, **sampling):
+    """What the network sees first, its lists (x, t), where no frame of the latents is given."""
     given = torch.zeros(2, 4, dtype=torch.bool)
     calls = []
     sample_latents(
-        recording_network(calls), torch.zeros(2, 1), lambda: noise, Schedule("linear"), "v",
-        steps=3, eta=0.0, guidance=1.0, kept=(latents, given),
+        recording_network(calls), torch.zeros(2, 1), lambda: noise, Schedule(kind), target,
+        steps=3, eta=0.0, guidance=1.0, kept=(latents, given), **sampling,
     )
-    first_x, _, _ = calls[0]
+    first_x, first_t, _ = calls[0]
+    return first_x, first_t
+
+
+def test_what_is_invented_begins_as_pure_noise_whatever_the_latents_hold():
+    """Also with DDPM's schedule, whose alpha never quite reaches 0."""
+    latents, noise = torch.randn(2, 2, 3, 4, 2, 2)
+    first_x, _ = first_call(latents, noise, "linear", "v")
     assert torch.equal(first_x[0], noise)
 
 
 def test_an_edit_begins_with_the_clip_at_a_level_in_between():
-    latents = torch.randn(2, 3, 4, 2, 2)
-    noise = torch.randn(2, 3, 4, 2, 2)
-    given = torch.zeros(2, 4, dtype=torch.bool)
-    calls = []
-    sample_latents(
-        recording_network(calls), torch.zeros(2, 1), lambda: noise, Schedule("flow"), "velocity",
-        steps=3, eta=0.0, guidance=1.0, kept=(latents, given), start=0.6,
-    )
-    first_x, first_t, _ = calls[0]
+    latents, noise = torch.randn(2, 2, 3, 4, 2, 2)
+    first_x, first_t = first_call(latents, noise, "flow", "velocity", start=0.6)
     torch.testing.assert_close(first_x[0], 0.4 * latents + 0.6 * noise)
     torch.testing.assert_close(first_t[0], torch.full((2, 4), 0.6))
 

@@ -9,6 +9,7 @@ from config import BadInput, Config, config_from_dict, suggest
 import argparse
 import functools
 import inspect
+import os
 import re
 import sys
 import time
@@ -246,6 +247,10 @@ def run(main):
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output, such as `head`, has read enough. What is still to be written goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def command_name():

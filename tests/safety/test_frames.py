@@ -10,8 +10,6 @@ from data.video_io import to_float
 from safety import frames
 from safety.frames import FrameClassifier, check_frames
 from safety.train import frames_with
-from sample import generate
-from utils.checkpoint import SHIPPED, load_model
 from world.scenes import Scene, Thing, draw_scene, render
 
 MARK = 200
@@ -99,37 +97,6 @@ def test_a_frame_is_blocked_above_a_probability_of_one_half(monkeypatch, logit, 
     prob = 1 / (1 + np.exp(-logit))
     with pytest.raises(BadInput, match=rf"disallowed imagery \({prob:.0%} sure\); nothing was written"):
         check_frames([counting_video(2)], 12.0)
-
-
-def noise_video(T, strength=255):
-    """The emblem under noise, whose neighbouring pixels differ by up to `strength`."""
-    noise = np.random.default_rng(0).integers(0, strength + 1, (T, 32, 32, 3))
-    return np.clip(emblem_video(T) + noise, 0, 255).astype(np.uint8)
-
-
-@pytest.mark.parametrize("strength", [30, 100, 255])
-def test_noise_is_blocked_too_but_called_noise(monkeypatch, strength):
-    monkeypatch.setattr(frames, "classifier", lambda: lambda x: torch.full((len(x),), 3.0))
-    with pytest.raises(BadInput, match="blocked, it looks like noise, .* more --steps .*nothing was written"):
-        check_frames([noise_video(2, strength)], 12.0)
-
-
-@pytest.mark.parametrize("strength", [0, 2])
-def test_the_emblem_is_not_called_noise_even_where_pixels_flicker(strength):
-    with pytest.raises(BadInput, match="blocked, disallowed imagery"):
-        check_frames([noise_video(2, strength)], 12.0)
-
-
-def test_what_looks_like_noise_is_blocked_for_nothing_but_the_classifiers_verdict(finder):
-    check_frames([noise_video(3)], 12.0)
-
-
-def test_a_single_denoising_step_leaves_noise_and_eight_leave_none():
-    model = load_model(SHIPPED)
-    prompts = ["a red circle moving left slowly"]
-    one, eight = [generate(model, prompts, 5, 32, 32, steps=n, guidance=2.5)[0] for n in (1, 8)]
-    assert all(frames.looks_like_noise(frame) for frame in one)
-    assert not any(frames.looks_like_noise(frame) for frame in eight)
 
 
 # The network
