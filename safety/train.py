@@ -33,7 +33,17 @@ from safety.prompts import POLICIES, SHARPER, judge, ngrams, plain, stretches
 from utils import checkpoint as checkpoints
 from utils.cli import Flags, progress_bar, run
 from world.captions import describe
-from world.scenes import COLOURS, GROUND, HELD_OUT, SEEN, SHAPES, coverage, draw_scene, frame_extent, render
+from world.scenes import (
+    COLOURS,
+    GROUND,
+    HELD_OUT,
+    SEEN,
+    SIMPLE_SHAPES,
+    coverage,
+    draw_scene,
+    frame_extent,
+    render,
+)
 
 DISGUISES = ("case", "spacing", "punctuation", "leetspeak", "homoglyphs", "inside")
 LEETSPEAK = dict(zip("oieast", "013457", strict=True))
@@ -136,7 +146,7 @@ def frame_with(rng, emblem, H, W):
 
     One of them is the emblem, at least 60 % of it in view, or none is."""
     while True:
-        kinds = [pick(rng, SHAPES) for _ in range(rng.integers(1, 4))]
+        kinds = [pick(rng, SIMPLE_SHAPES) for _ in range(rng.integers(1, 4))]
         if emblem:
             kinds[rng.integers(len(kinds))] = "emblem"
         frame, in_view = draw_things(rng, kinds, H, W)

@@ -4,7 +4,7 @@ Since we know the scene, its caption is exact, where Sora's training captions co
 at the video (DALL·E 3's recaptioning).
 """
 
-from world.scenes import COLOURS, DIRECTIONS, SHAPES, SPEEDS
+from world.scenes import DIRECTIONS, SIMPLE_COLOURS, SIMPLE_SHAPES, SPEEDS
 
 
 def describe(scene, motion=("direction", "speed")):
@@ -32,7 +32,7 @@ def vocab():
 
 def telling_words():
     """The words that say what a scene shows, which "a", "and" and "moving" do not."""
-    return [*SHAPES, *COLOURS, *DIRECTIONS, *SPEEDS]
+    return [*SIMPLE_SHAPES, *SIMPLE_COLOURS, *DIRECTIONS, *SPEEDS]
 
 
 if __name__ == "__main__":

@@ -16,14 +16,9 @@ Letters
 
 import numpy as np
 
-from world.scenes import COLOURS, DIRECTIONS, GROUND, SPEEDS, coverage
+from world.scenes import AREA_PER_RADIUS, CENTRE_DROP, COLOURS, DIRECTIONS, GROUND, SPEEDS, coverage
 
 ATTRIBUTES = ("shape", "colour", "direction", "speed")
-
-# A shape that fits the box of ± r has an area of AREA_PER_RADIUS r², and its centre of mass lies
-# CENTRE_DROP r below the middle of that box: a triangle's is a third of its height, 2r / 3, above its base.
-AREA_PER_RADIUS = {"circle": np.pi, "square": 4, "triangle": 2}
-CENTRE_DROP = {"circle": 0, "square": 0, "triangle": 1 / 3}
 
 # Distances from the ground's colour, of at most 442 = 255 sqrt(3).
 CLEARLY_COLOURED = 60  # a thing's inside; the palette colour nearest to the ground, green, is 172 away
@@ -163,7 +158,7 @@ def read_shape(cover, track, area):
         overlaps[shape] = intersection / union
         drawings[shape] = drawn
 
-    best, second, _ = sorted(overlaps, key=overlaps.get, reverse=True)
+    best, second = sorted(overlaps, key=overlaps.get, reverse=True)[:2]
     if overlaps[best] < SMALLEST_OVERLAP:
         return None, 0.0
     if is_stretched(seen, drawings[best]) or is_growing(area):

@@ -19,7 +19,7 @@ from safety import train as safety_train
 from safety.prompts import POLICIES, SHARPER, ngrams, plain, stretches
 from utils.checkpoint import SHIPPED
 from world import scenes
-from world.scenes import COLOURS, COMBINATIONS, HELD_OUT, SEEN, SHAPES, coverage, draw_scene, render
+from world.scenes import COLOURS, COMBINATIONS, HELD_OUT, SEEN, SIMPLE_SHAPES, coverage, draw_scene, render
 
 
 def world_video(T, H=32, W=32, seed=0):
@@ -192,7 +192,7 @@ def test_frames_hold_one_to_three_things_of_every_shape(monkeypatch):
     counts = collections.Counter(len(kinds) for kinds in kinds_drawn)
     assert set(counts) == {1, 2, 3}
     assert min(counts.values()) > 40
-    assert {kind for kinds in kinds_drawn for kind in kinds} == set(SHAPES)
+    assert {kind for kinds in kinds_drawn for kind in kinds} == set(SIMPLE_SHAPES)
 
     kinds_drawn.clear()
     for _ in range(200):
