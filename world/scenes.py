@@ -26,6 +26,7 @@ Letters
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations, product
 
 import numpy as np
@@ -42,6 +43,7 @@ COLOURS = {
     "cyan": (50, 210, 225),
 }
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # (x, y)
+OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 SPEEDS = {"slowly": 0.15, "quickly": 0.36}  # short sides per second
 CALM_SECONDS = 4 / 3  # a clip of 17 frames at 12 frames per second, from its first frame to its last
 
@@ -108,13 +110,22 @@ KINDS = {
     "cut": 1.3,  # half-way, a second shot: the same thing, another ground
 }
 
+# What a meeting is called in a scene.
+MEETINGS = {"collide": "collides", "bite": "bites"}
+
+# The cameras that may move in scenes of each kind; in all others they stand still. A turn is never panned in
+# training, see below. What falls bounces off the lower edge of the frame, which has to stay where it is.
+PANS = CAMERAS[1:5]
+CAMERAS_OF_KIND = {"move": CAMERAS[1:], "turn": CAMERAS[5:], "fall": CAMERAS[1:3], "cut": CAMERAS[1:]}
+
 # The rich world never trains on this combination of events, although it does on each of the two.
 HELD_OUT_EVENTS = "a thing turns while the camera pans"
 
 GAP = 0.04  # at least so much lies between two things that do not meet, in short sides
 BITE_RADIUS = 0.6  # of a bite, over the size of what is bitten
 OUTSIDE = 0.05  # what leaves goes so far beyond the point where it is just out of the frame; pillars too
-MAX_TRIES = 2000
+MAX_TRIES = 20000
+TRIES_PER_CHOICE = 100  # with one number of things and one camera
 
 
 @dataclass
@@ -183,44 +194,79 @@ def draw_rich_scene(rng, kind="move", extent=(1.0, 1.0), seconds=7 / 3, count=No
     kind      one of KINDS
     extent    (height, width) of the frame in short sides
     seconds   how long the clip is: things turn half-way, and nothing overlaps by chance until it ends
-    count     the number of things; None draws it. At least 2 for a meeting
+    count     the number of things; None draws it. At least 2 for a meeting, and for a held-out pair
     held_out  what must be one that training never shows: "" (nothing), "thing", "pair", or "events", which is
-              HELD_OUT_EVENTS
+              HELD_OUT_EVENTS and needs the kind "turn"
 
-    Raises RuntimeError where no such scene fits into the frame.
+    Raises ValueError for held-out events of another kind, RuntimeError where no such scene fits into the
+    frame.
     """
-    for _ in range(MAX_TRIES):
-        scene = propose_scene(rng, kind, extent, seconds, count, held_out)
+    if held_out == "events" and kind != "turn":
+        raise ValueError(f"{HELD_OUT_EVENTS!r} is no scene of kind {kind!r}, only of 'turn'")
+
+    # What needs room is chosen for many tries: were it drawn again at each, scenes of one thing, or of a
+    # still camera, which nearly always fit, would push out the others.
+    for attempt in range(MAX_TRIES):
+        if attempt % TRIES_PER_CHOICE == 0:
+            number = draw_count(rng, kind, held_out) if count is None else count
+            camera = draw_camera(rng, kind, held_out)
+        scene = propose_scene(rng, kind, extent, seconds, number, camera)
         if is_held_out_as(scene, held_out) and is_clear(scene, extent, seconds):
             return scene
     raise RuntimeError(f"no scene of kind {kind!r} fits into {extent} short sides and {seconds} seconds")
 
 
-def propose_scene(rng, kind, extent, seconds, count, held_out):
+def draw_count(rng, kind, held_out):
+    """How many things a scene has: up to three if they only move, else up to two."""
+    least = 2 if kind in MEETINGS or held_out == "pair" else 1
+    most = 3 if kind == "move" else 2
+    return int(rng.integers(least, most + 1))
+
+
+def draw_camera(rng, kind, held_out):
+    """One of CAMERAS: a moving one in two scenes of five, where the kind allows it."""
+    cameras = CAMERAS_OF_KIND.get(kind, ())
+    if held_out == "events":
+        return pick(rng, PANS)
+    if cameras and rng.random() < 0.4:
+        return pick(rng, cameras)
+    return "still"
+
+
+def grounds_below(camera):
+    """The grounds on which a camera may look: one that moves needs a pattern that shows it. Stripes run up
+    and down, so they show no pan up or down."""
+    if camera == "still":
+        return GROUNDS
+    if camera in ("pans up", "pans down"):
+        return ("dotted",)
+    return GROUNDS[1:]
+
+
+def propose_scene(rng, kind, extent, seconds, count, camera):
     """One scene as draw_rich_scene wants it, in which things may still overlap by chance."""
-    if count is None:
-        least = 2 if kind in ("collide", "bite") else 1
-        most = 3 if kind == "move" else 2
-        count = int(rng.integers(least, most + 1))
     things = [draw_thing(rng, kind, extent, seconds)]
 
     # The others only move, or stand still. What is hit or bitten stands still at first.
     for number in range(1, count):
-        is_met = number == 1 and kind in ("collide", "bite")
+        is_met = number == 1 and kind in MEETINGS
         things.append(draw_thing(rng, "met" if is_met else "move", extent, seconds))
 
-    scene = Scene(things, ground=pick(rng, GROUNDS), phase=tuple(rng.uniform(0, PATTERN_PERIOD, 2)))
-    scene.half = seconds / 2
+    scene = Scene(things, pick(rng, grounds_below(camera)), camera=camera, half=seconds / 2)
+    scene.phase = draw_phase(rng)
     if kind == "hide":
-        scene.pillar = place_pillar(rng, things[0], extent, seconds)
-    if kind in ("collide", "bite"):
-        scene.meeting = {"collide": "collides", "bite": "bites"}[kind]
+        scene.pillar = place_pillar(rng, things[0], seconds)
+    if kind in MEETINGS:
+        scene.meeting = MEETINGS[kind]
         place_before(rng, *things[:2], extent, seconds)
-    if held_out == "events" or (kind in ("move", "turn", "fall", "cut") and rng.random() < 0.4):
-        draw_camera(rng, scene, kind, held_out)
     if kind == "cut":
         scene.next_shot = draw_next_shot(rng, scene, extent, seconds)
     return scene
+
+
+def draw_phase(rng):
+    """Where a pattern lies: (x, y) in short sides."""
+    return tuple(rng.uniform(0, PATTERN_PERIOD, 2))
 
 
 def pick(rng, options):
@@ -236,7 +282,7 @@ def draw_thing(rng, kind, extent, seconds):
     direction, speed = pick(rng, MOTIONS)
     thing = Thing(shape, colour, size, (0.0, 0.0), direction, speed)
 
-    if kind in ("turn", "collide", "bite"):
+    if kind == "turn" or kind in MEETINGS:
         thing.direction, thing.speed = pick(rng, MOTIONS[1:])
     if kind == "turn":
         thing.then = pick(rng, right_angles(thing.direction))
@@ -250,17 +296,31 @@ def draw_thing(rng, kind, extent, seconds):
         thing.size = SIZES["small"]
         thing.direction, thing.speed, thing.event = pick(rng, directions), "quickly", kind + "s"
 
-    # Things that turn have half as long to go before they do.
-    calm_seconds = seconds / 2 if kind == "turn" else min(seconds, CALM_SECONDS)
-    thing.start = draw_start(rng, thing.size, thing.direction, thing.speed, extent, calm_seconds)
+    thing.start = draw_start_of_kind(rng, thing, kind, extent, seconds)
+    return thing
+
+
+def draw_start_of_kind(rng, thing, kind, extent, seconds):
+    """Where a thing starts, so that there is room for what it does: (x, y)."""
+    if kind == "turn":
+        # It needs room ahead for each half of the clip: each axis is that of one of its two directions.
+        first = draw_start(rng, thing.size, thing.direction, thing.speed, extent, seconds / 2)
+        second = draw_start(rng, thing.size, thing.then, thing.speed, extent, seconds / 2)
+        if axis_of(thing.direction) == 0:
+            return first[0], second[1]
+        return second[0], first[1]
+
     if kind == "hide":
-        thing.start = draw_start(rng, thing.size, thing.direction, thing.speed, extent, seconds)
-    if kind == "leave":
-        thing.start = place_near_wall(rng, thing, extent)
+        return draw_start(rng, thing.size, thing.direction, thing.speed, extent, seconds)
+
+    calm_seconds = min(seconds, CALM_SECONDS)
+    x, y = draw_start(rng, thing.size, thing.direction, thing.speed, extent, calm_seconds)
     if kind == "fall":
         # From the upper half, so that it falls far enough to be seen falling.
-        thing.start = (thing.start[0], rng.uniform(thing.size, max(thing.size, extent[0] / 2)))
-    return thing
+        return x, rng.uniform(thing.size, extent[0] / 2)
+    if kind == "leave":
+        return place_near_wall(rng, thing, (x, y), extent)
+    return x, y
 
 
 def right_angles(direction):
@@ -270,21 +330,19 @@ def right_angles(direction):
     return "left", "right"
 
 
-def place_near_wall(rng, thing, extent):
-    """The start of a thing that soon leaves: 0.05 to 0.2 short sides from the wall ahead of it."""
-    height, width = extent
-    start = list(thing.start)
-    for axis, length in enumerate((width, height)):
-        step = DIRECTIONS[thing.direction][axis]
-        from_wall = thing.size + rng.uniform(0.05, 0.2)
-        if step > 0:
-            start[axis] = length - from_wall
-        if step < 0:
-            start[axis] = from_wall
+def place_near_wall(rng, thing, start, extent):
+    """Moves the start of a thing that soon leaves: 0.05 to 0.2 short sides from the wall ahead of it."""
+    axis = axis_of(thing.direction)
+    from_wall = thing.size + rng.uniform(0.05, 0.2)
+    start = list(start)
+    if DIRECTIONS[thing.direction][axis] > 0:
+        start[axis] = (extent[1], extent[0])[axis] - from_wall
+    else:
+        start[axis] = from_wall
     return tuple(start)
 
 
-def place_pillar(rng, thing, extent, seconds):
+def place_pillar(rng, thing, seconds):
     """The (left, right) edges of a pillar in the middle of a thing's way, as wide as hides all of it."""
     step = DIRECTIONS[thing.direction][0]
     half_width = thing.size + OUTSIDE
@@ -297,34 +355,19 @@ def place_before(rng, mover, met, extent, seconds):
     along = axis_of(mover.direction)
     lengths = (extent[1], extent[0])
     larger = max(mover.size, met.size)
-    until_meeting = SPEEDS[mover.speed] * seconds * rng.uniform(0.3, 0.45)
-    distance = contact_distance(mover, met) + until_meeting
 
-    # On one line along the motion, both inside the frame if there is room.
+    # On one line along the motion, both inside the frame.
     across = rng.uniform(larger, lengths[1 - along] - larger)
-    room = max(0.0, lengths[along] - mover.size - distance - met.size)
-    near = mover.size + rng.uniform(0, room)
-    far = near + distance
+    touching = contact_distance(mover, met)
+    most = lengths[along] - mover.size - touching - met.size
+    until_meeting = min(most, SPEEDS[mover.speed] * seconds * rng.uniform(0.3, 0.45))
+    near = mover.size + rng.uniform(0, most - until_meeting)
+    far = near + touching + until_meeting
     if DIRECTIONS[mover.direction][along] < 0:
         near = lengths[along] - near
         far = lengths[along] - far
     for thing, position in ((mover, near), (met, far)):
         thing.start = (position, across) if along == 0 else (across, position)
-
-
-def draw_camera(rng, scene, kind, held_out):
-    """A moving camera, over a ground that shows how it moves: stripes run up and down, so they show no pan
-    up or down."""
-    cameras = CAMERAS[1:]
-    if held_out == "events":
-        cameras = [camera for camera in cameras if camera.startswith("pans")]
-    elif kind == "turn":
-        cameras = [camera for camera in cameras if camera.startswith("zooms")]
-    scene.camera = pick(rng, cameras)
-    if scene.camera in ("pans up", "pans down"):
-        scene.ground = "dotted"
-    else:
-        scene.ground = pick(rng, GROUNDS[1:])
 
 
 def draw_next_shot(rng, scene, extent, seconds):
@@ -333,14 +376,13 @@ def draw_next_shot(rng, scene, extent, seconds):
     for thing in scene.things:
         start = draw_start(rng, thing.size, thing.direction, thing.speed, extent, seconds / 2)
         things.append(replace(thing, start=start))
-    others = [ground for ground in GROUNDS if ground != scene.ground]
-    shot = Scene(things, ground=pick(rng, others), phase=tuple(rng.uniform(0, PATTERN_PERIOD, 2)))
-    if shot.ground != "plain" and rng.random() < 0.4:
-        ground = shot.ground
-        draw_camera(rng, shot, "cut", "")
-        if shot.ground != ground:
-            shot.camera, shot.ground = "still", ground
-    return shot
+
+    # Not every camera can look on another ground than that of the first shot.
+    grounds = []
+    while not grounds:
+        camera = draw_camera(rng, "cut", "")
+        grounds = [ground for ground in grounds_below(camera) if ground != scene.ground]
+    return Scene(things, pick(rng, grounds), phase=draw_phase(rng), camera=camera)
 
 
 def is_held_out_as(scene, held_out):
@@ -387,30 +429,44 @@ def is_clear_shot(scene, extent, seconds):
     """`is_clear`, for one shot."""
     times = np.arange(0, seconds + 1e-6, 1 / 12)
     paths = simulate(scene, times, extent)                                                  # (things, T, 2)
+    return (are_apart(scene, times, paths)
+            and is_clear_of_pillar(scene, paths)
+            and is_in_view(scene, times, paths, extent))
+
+
+def are_apart(scene, times, paths):
+    """Whether no two things overlap at any of the times, and those that meet do so only once."""
     sizes = [thing.size for thing in scene.things]
-
-    # Two boxes are apart if a gap is between them in x or in y. What meets may touch, but only once.
     for i, j in combinations(range(len(sizes)), 2):
-        apart = abs(paths[i] - paths[j]).max(-1)                                            # (T,)
+        # Two boxes are apart if a gap is between them in x or in y.
+        distance = abs(paths[i] - paths[j]).max(-1)                                         # (T,)
         least = sizes[i] + sizes[j] + GAP
+
+        # What meets may touch, and a moment later it is on its way back.
         if scene.meeting and (i, j) == (0, 1):
-            after = times > meeting_time(scene) + 0.25
-            apart = apart[after]
+            distance = distance[times > meeting_time(scene) + 0.25]
             least = contact_distance(*scene.things[:2]) + GAP / 2
-        if apart.min(initial=np.inf) < least:
+        if distance.min(initial=np.inf) < least:
             return False
+    return True
 
-    # Only a pillar's own thing may be behind it, and it has to be seen as a whole at both ends.
+
+def is_clear_of_pillar(scene, paths):
+    """Whether only the thing that hides is ever behind the pillar, and is beside it at both ends."""
+    if not scene.pillar:
+        return True
+    left, right = scene.pillar
     for thing, path in zip(scene.things, paths, strict=True):
-        if scene.pillar:
-            left, right = scene.pillar
-            from_pillar = abs(path[:, 0] - (left + right) / 2) - (right - left) / 2 - thing.size
-            if thing.event == "hides":
-                from_pillar = from_pillar[[0, -1]]
-            if from_pillar.min() < GAP / 2:
-                return False
+        from_pillar = abs(path[:, 0] - (left + right) / 2) - (right - left) / 2 - thing.size
+        if thing.event == "hides":
+            from_pillar = from_pillar[[0, -1]]
+        if from_pillar.min() < GAP / 2:
+            return False
+    return True
 
-    # All of a thing stays in the frame, unless it leaves: then it is back at the end.
+
+def is_in_view(scene, times, paths, extent):
+    """Whether all of every thing stays in the frame; what leaves has to be there at both ends."""
     offset, zoom = camera_path(scene.camera, times)
     half_view = np.array([extent[1], extent[0]]) / 2
     for thing, path in zip(scene.things, paths, strict=True):
@@ -465,18 +521,19 @@ def thing_path(thing, times, extent, half, has_walls):
         else:
             moved = velocity * times
 
-        # Where it may go. What leaves turns round outside the frame, a little after it is out.
+        # Where it may go: so far from `nearest` on. What leaves turns round a little after it is out.
         nearest = thing.size
-        farthest = length - thing.size
+        free = length - 2 * thing.size
         if thing.event == "leaves" and velocity < 0:
             nearest = -thing.size - OUTSIDE
-        if thing.event == "leaves" and velocity > 0:
-            farthest = length + thing.size + OUTSIDE
+        if thing.event == "leaves" and velocity != 0:
+            free += 2 * thing.size + OUTSIDE
 
         distance = thing.start[axis] - nearest + moved
         if has_walls:
-            distance = reflect(distance, farthest - nearest)
-        path[:, axis] = nearest + distance
+            path[:, axis] = reflect(distance, nearest, free)
+        else:
+            path[:, axis] = nearest + distance
 
     if thing.event == "falls":
         path[:, 1] = fall(thing.start[1], extent[0] - thing.size, times)
@@ -491,10 +548,12 @@ def velocity_of(thing):
     return x * SPEEDS[thing.speed], y * SPEEDS[thing.speed]
 
 
-def reflect(distance, free):
-    """Folds a way along a line between two walls, at 0 and at `free`, into a triangle wave: there and back
-    takes twice the free length, and the absolute value mirrors the second half of each period."""
-    return free - np.abs(distance % (2 * free) - free)
+def reflect(distance, nearest, free):
+    """Where a thing is that would have come a distance beyond `nearest` without walls, there and at
+    `nearest + free`."""
+    # The walls fold a line into a triangle wave: there and back takes twice the free length, and the absolute
+    # value mirrors the second half of each period onto the first.
+    return nearest + free - np.abs(distance % (2 * free) - free)
 
 
 def fall(top, floor, times):
@@ -509,18 +568,31 @@ def fall(top, floor, times):
 def contact_distance(mover, met):
     """How far apart the middles of two things are when their outlines touch, in short sides: the first one
     comes in its direction, on the line through both middles."""
+    return touching_distance(mover.shape, mover.size, met.shape, met.size, mover.direction)
+
+
+@lru_cache(maxsize=1000)  # it is asked for several times a scene, and there are few different answers
+def touching_distance(mover_shape, mover_size, met_shape, met_size, direction):
+    """`contact_distance`, from what it depends on."""
     # On each of these lines along the motion, how far the mover reaches ahead, and the other towards it.
-    step = np.float64(DIRECTIONS[mover.direction][axis_of(mover.direction)])
-    lines = np.linspace(-1, 1, 129) * max(mover.size, met.size)
-    reaches = []
-    for thing, sign in ((mover, step), (met, -step)):
-        along = np.linspace(-1, 1, 129) * thing.size
-        grid = np.meshgrid(along, lines)
-        if axis_of(mover.direction) == 1:
-            grid = grid[::-1]
-        inside = signed_distance(thing.shape, *grid, thing.size) <= 1e-9                    # (lines, along)
-        reaches.append(np.where(inside, along * sign, -np.inf).max(1))                      # (lines,)
-    return float((reaches[0] + reaches[1]).max())
+    lines = np.linspace(-1, 1, 129) * max(mover_size, met_size)
+    ahead = reach(mover_shape, mover_size, direction, lines)
+    towards = reach(met_shape, met_size, OPPOSITE[direction], lines)
+    return float((ahead + towards).max())
+
+
+def reach(shape, size, direction, lines):
+    """How far a shape reaches in a direction from the middle of its box, in short sides.
+
+    lines (L,), how far each line along that direction is from the middle → (L,), -inf on those that miss it
+    """
+    axis = axis_of(direction)
+    along = np.linspace(-1, 1, 129) * size
+    grid = np.meshgrid(along, lines)
+    if axis == 1:
+        grid = grid[::-1]
+    inside = signed_distance(shape, *grid, size) <= 1e-9                                    # (L, along)
+    return np.where(inside, along * DIRECTIONS[direction][axis], -np.inf).max(1)            # (L,)
 
 
 def meeting_time(scene):
@@ -557,7 +629,7 @@ def meeting_paths(scene, times, extent):
     for thing, first, then in ((mover, velocity, velocities[0]), (met, 0.0, velocities[1])):
         path = np.tile(np.float64(thing.start), (len(times), 1))                            # (T, 2)
         distance = thing.start[axis] - thing.size + first * before + then * after
-        path[:, axis] = thing.size + reflect(distance, length - 2 * thing.size)
+        path[:, axis] = reflect(distance, thing.size, length - 2 * thing.size)
         paths.append(path)
     return paths
 
@@ -631,19 +703,7 @@ def signed_distance(shape, x, y, r):
         return np.minimum(lying, standing)
 
     if shape == "star":
-        # Around the middle of its five tips, (radius, angle) is folded onto half of the upper tip. There the
-        # outline is one line, from the tip at (R, 0) to the notch beside it.
-        R = STAR_TIP * r
-        y = (y - CENTRE_DROP["star"] * r) / np.float32(STAR_STRETCH)
-        angle = np.arctan2(x, -y)
-        tenth = np.float32(0.2 * np.pi)
-        folded = abs((angle + tenth) % (2 * tenth) - tenth)
-        radius = np.sqrt(x * x + y * y)
-        notch = (STAR_NOTCH * R * np.cos(tenth), STAR_NOTCH * R * np.sin(tenth))
-        length = np.sqrt((R - notch[0]) ** 2 + notch[1] ** 2)
-        along_tip = radius * np.cos(folded) - R
-        across_tip = radius * np.sin(folded)
-        return (along_tip * notch[1] + across_tip * (R - notch[0])) / length
+        return star_distance(x, y, r)
 
     if shape == "emblem":
         # A ring with a cross inside it, both drawn with strokes of half-width r / 5.
@@ -654,6 +714,25 @@ def signed_distance(shape, x, y, r):
         return np.minimum(ring, cross)
 
     raise ValueError(f"no shape is called {shape!r}")
+
+
+def star_distance(x, y, r):
+    """`signed_distance` for a star."""
+    # Around the middle of its five tips, (radius, angle) is folded onto half of the upper tip.
+    y = (y - CENTRE_DROP["star"] * r) / np.float32(STAR_STRETCH)
+    angle = np.arctan2(x, -y)
+    tenth = np.float32(0.2 * np.pi)
+    folded = abs((angle + tenth) % (2 * tenth) - tenth)
+    radius = np.sqrt(x * x + y * y)
+
+    # There the outline is one line, from the tip at (R, 0) to the notch beside it.
+    R = STAR_TIP * r
+    notch_along = STAR_NOTCH * R * np.cos(tenth)
+    notch_across = STAR_NOTCH * R * np.sin(tenth)
+    length = np.sqrt((R - notch_along) ** 2 + notch_across**2)
+    along = radius * np.cos(folded) - R
+    across = radius * np.sin(folded)
+    return (along * notch_across + across * (R - notch_along)) / length
 
 
 def ground_picture(scene, offset, zoom, height, width):
@@ -716,7 +795,7 @@ def render_shot(scene, times, height, width, size_factor=1.0):
         size = thing.size * zoom * np.asarray(size_factor)
         cover = coverage(thing.shape, size, seen_at, height, width)                         # (T, H, W)
         if scene.meeting == "bites" and index == 1:
-            cover = cover * (1 - bite_mark(scene, times, height, width))
+            cover = cover * (1 - bite_mark(scene, times, seen_at, size, height, width))
         video = video + cover[..., None] * (np.float32(COLOURS[thing.colour]) - video)      # (T, H, W, 3)
 
     # The pillar stands before everything.
@@ -728,17 +807,28 @@ def render_shot(scene, times, height, width, size_factor=1.0):
     return np.broadcast_to(video + 0.5, (len(times), height, width, 3)).astype(np.uint8)
 
 
-def bite_mark(scene, times, height, width):
-    """How much of each pixel is bitten out of a scene's second thing → (T, H, W)."""
-    mover, met = scene.things[:2]
-    middle = np.float64(met.start)
-    axis = axis_of(mover.direction)
+def bite_mark(scene, times, middle, size, height, width):
+    """How much of each pixel is bitten out of a scene's second thing → (T, H, W).
 
-    # The bite is a circle around the middle of the side that the mover comes from.
-    middle[axis] -= DIRECTIONS[mover.direction][axis] * met.size
-    middle = np.tile(middle, (len(times), 1))
-    bitten = coverage("circle", BITE_RADIUS * met.size, middle, height, width)
+    middle  (T, 2), x and y of the middle of its box as it is seen, in short sides
+    size    half the side of that box: one number, or one per frame
+    """
+    mover, met = scene.things[:2]
+    side = OPPOSITE[mover.direction]
+
+    # The bite is a circle, half-way from the side of the box that the mover comes from to the outline behind
+    # it: around the side alone it would miss the slope of a triangle.
+    outline = reach(met.shape, 1.0, side, np.zeros(1))[0]
+    to_side = np.float64(DIRECTIONS[side]) * (1 + outline) / 2                              # (2,)
+    size = np.broadcast_to(size, len(times))                                                # (T,)
+    bitten = coverage("circle", BITE_RADIUS * size, middle + to_side * size[:, None], height, width)
     return bitten * (times > meeting_time(scene))[:, None, None]
+
+
+def film(video):
+    """(T, H, W, 3) → one row of every fourth frame, with a white line around each: (H + 2, ..., 3)."""
+    framed = np.pad(video[::4], ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+    return np.concatenate(list(framed), axis=1)
 
 
 if __name__ == "__main__":
@@ -758,3 +848,9 @@ if __name__ == "__main__":
     iio.imwrite("out/world.png", film_strip(videos, captions, columns=9))
     print(f"{len(SEEN)} combinations to train on, {len(HELD_OUT)} held out")
     print("out/world.png shows these, every other frame")
+
+    # The rich world: one row a kind.
+    videos = [render(draw_rich_scene(rng, kind), 29, 64, 64) for kind in KINDS]
+    rows = np.concatenate([film(video) for video in videos])
+    iio.imwrite("out/rich-world.png", rows.repeat(2, 0).repeat(2, 1))
+    print(f"out/rich-world.png shows the rich world, every fourth frame: {', '.join(KINDS)}")
