@@ -2,21 +2,41 @@ import numpy as np
 import pytest
 
 from world.scenes import (
+    AREA_PER_RADIUS,
+    BITE_RADIUS,
+    CAMERAS,
+    CENTRE_DROP,
     COLOURS,
     COMBINATIONS,
     DIRECTIONS,
+    GRAVITY,
     GROUND,
+    GROUNDS,
     HELD_OUT,
+    KINDS,
+    LIGHT_GROUND,
+    PAN_SPEED,
+    PATTERN_PERIOD,
+    PILLAR,
+    RICH_COMBINATIONS,
+    RICH_HELD_OUT,
     SEEN,
     SHAPES,
     SIMPLE_COLOURS,
     SIMPLE_SHAPES,
+    SIZES,
     SPEEDS,
+    ZOOM_RATE,
     Scene,
     Thing,
+    combination_of,
+    contact_distance,
     coverage,
+    draw_rich_scene,
     draw_scene,
     frame_extent,
+    is_held_out_pair,
+    meeting_time,
     render,
     simulate,
 )
@@ -310,3 +330,515 @@ def test_size_factor_scales_things_frame_by_frame():
 def test_a_thing_may_be_anywhere_in_a_frame_that_is_not_square():
     wide = render(scene_of(start=(1.2, 0.5)), 1, 32, 48)
     assert centres_of_mass(wide)[0] == pytest.approx([1.2 * 32, 16], abs=0.1)
+
+
+# The rich world. A clip of it is 29 frames of 64x64 at 12 a second.
+
+TIMES = np.arange(29) / 12
+SECONDS = 28 / 12
+EXTENTS = [(1, 1), (1, 5 / 3), (5 / 3, 1), (1, 4 / 3)]
+
+
+def rich_scenes(kind, number=20, extent=(1, 1), **asked):
+    rng = np.random.default_rng(7)
+    return [draw_rich_scene(rng, kind, extent, SECONDS, **asked) for _ in range(number)]
+
+
+
+def meeting(kind, mover="circle", met="square", direction="right", sizes=(0.11, 0.16), middle=1.5, gap=0.7):
+    """One thing that comes from the left, right, ... and meets another, at (middle, middle)."""
+    x, y = DIRECTIONS[direction]
+    things = [
+        Thing(mover, "red", sizes[0], (middle - gap * x, middle - gap * y), direction, "quickly"),
+        Thing(met, "blue", sizes[1], (middle, middle), "still", ""),
+    ]
+    return Scene(things, meeting=kind)
+
+
+def mask_of(video, colour):
+    """The oracle: which pixels are nearer to this colour than to all others that a scene can show."""
+    palette = np.float32([COLOURS[colour], *COLOURS.values(), GROUND, LIGHT_GROUND, PILLAR])
+    # The nearest colour is that of the largest v p - p² / 2, as (v - p)² = v² - 2 v p + p².
+    nearness = video.astype(np.float32) @ palette.T - (palette**2).sum(-1) / 2          # (T, H, W, colours)
+    return nearness[..., 0] >= nearness.max(axis=-1)
+
+
+def pixels_of(video, thing):
+    """How many pixels of each frame have the colour of a thing."""
+    return mask_of(video, thing.colour).sum(axis=(1, 2))
+
+
+def whole_area(thing):
+    """How many pixels a thing has in a frame of 64 on its short side."""
+    return AREA_PER_RADIUS[thing.shape] * (thing.size * 64) ** 2
+
+
+def velocities(path, seconds):
+    return np.diff(path, axis=0) / seconds
+
+
+def test_colours_cannot_be_mistaken_for_each_other_or_for_what_lies_behind():
+    palette = np.array([*COLOURS.values(), GROUND, LIGHT_GROUND, PILLAR], dtype=float)
+    distances = np.linalg.norm(palette[:, None] - palette, axis=-1)
+    assert distances[~np.eye(len(palette), dtype=bool)].min() > 60
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_area_is_the_sum_of_a_coverage(shape):
+    drawn = coverage(shape, 0.4, np.array([[0.5, 0.5]]), 512, 512)
+    assert drawn.sum() / (0.4 * 512) ** 2 == pytest.approx(AREA_PER_RADIUS[shape], rel=0.005)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_centre_of_mass_is_as_far_below_the_middle_as_it_says(shape):
+    drawn = coverage(shape, 0.4, np.array([[0.5, 0.5]]), 512, 512)[0]
+    drop = (drawn.sum(1) @ (np.arange(512) + 0.5)) / drawn.sum() - 256
+    assert drop / (0.4 * 512) == pytest.approx(CENTRE_DROP[shape], abs=0.005)
+
+
+def test_a_star_has_five_tips():
+    # The oracle: a circle around its middle, between notches and tips, crosses ten edges.
+    middle_drop = CENTRE_DROP["star"] * 0.4
+    drawn = coverage("star", 0.4, np.array([[0.5, 0.5 - middle_drop]]), 512, 512)[0] > 0.5
+    angles = np.linspace(0, 2 * np.pi, 2000)
+    ring = drawn[(256 + 140 * np.sin(angles)).astype(int), (256 + 140 * np.cos(angles)).astype(int)]
+    assert np.count_nonzero(ring[1:] != ring[:-1]) == 10
+
+
+def test_a_cross_looks_the_same_after_a_quarter_turn():
+    drawn = coverage("cross", 0.4, np.array([[0.5, 0.5]]), 128, 128)[0]
+    assert np.allclose(drawn, np.rot90(drawn), atol=1e-4)
+
+
+# What is held out of the rich world
+
+
+def test_one_combination_of_the_rich_world_in_ten_is_held_out_and_no_word_is():
+    assert abs(len(RICH_HELD_OUT) / len(RICH_COMBINATIONS) - 0.1) < 0.01
+    seen = [combination for combination in RICH_COMBINATIONS if combination not in RICH_HELD_OUT]
+    for position in range(4):
+        assert {each[position] for each in seen} == {each[position] for each in RICH_COMBINATIONS}
+
+
+def test_a_pair_is_held_out_in_either_order_about_once_in_eleven():
+    things = [Thing(shape, colour, 0.1, (0, 0), "still", "") for shape in SHAPES for colour in COLOURS]
+    table = np.array([[is_held_out_pair(one, other) for other in things] for one in things])
+    assert (table == table.T).all()
+    assert table.mean() == pytest.approx(1 / 11, abs=0.01)
+
+
+def novelties(scene):
+    """The oracle: what a scene has that training must not show."""
+    things = scene.things
+    found = set()
+    for index, thing in enumerate(things):
+        if combination_of(thing) in RICH_HELD_OUT:
+            found.add("thing")
+        if any(is_held_out_pair(thing, other) for other in things[:index]):
+            found.add("pair")
+        if thing.then and "pans" in scene.camera:
+            found.add("events")
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_held_out_is_drawn_for_training(kind):
+    for scene in rich_scenes(kind, 250):
+        assert novelties(scene) == set()
+
+
+@pytest.mark.parametrize("held_out, kind", [
+    ("thing", "move"), ("thing", "leave"), ("thing", "cut"),
+    ("pair", "move"), ("pair", "bite"), ("events", "turn"),
+])
+def test_what_is_held_out_is_drawn_when_asked_for_and_nothing_else_that_is(held_out, kind):
+    for scene in rich_scenes(kind, 8, held_out=held_out):
+        assert novelties(scene) == {held_out}
+
+
+def test_held_out_events_need_a_turn():
+    with pytest.raises(ValueError, match="turns while the camera pans"):
+        draw_rich_scene(np.random.default_rng(0), "fall", held_out="events")
+
+
+# Drawing a rich scene
+
+
+@pytest.mark.parametrize("extent", EXTENTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_scene_fits_into_every_frame(kind, extent):
+    assert len(rich_scenes(kind, 30, extent)) == 30
+
+
+def test_a_scene_for_which_there_is_no_room_is_refused(monkeypatch):
+    monkeypatch.setattr("world.scenes.MAX_TRIES", 20)
+    with pytest.raises(RuntimeError, match="no scene of kind 'move' fits"):
+        draw_rich_scene(np.random.default_rng(0), count=20)
+
+
+def test_the_same_seed_gives_the_same_rich_scene():
+    one = draw_rich_scene(np.random.default_rng(5), "cut")
+    assert draw_rich_scene(np.random.default_rng(5), "cut") == one
+
+
+def test_scenes_have_as_many_things_as_asked_for():
+    for count in (1, 2, 3):
+        assert {len(scene.things) for scene in rich_scenes("move", 5, count=count)} == {count}
+
+
+def test_all_that_can_be_drawn_is_drawn():
+    scenes = rich_scenes("move", 150)
+    assert {len(scene.things) for scene in scenes} == {1, 2, 3}
+    assert {scene.camera for scene in scenes} == set(CAMERAS)
+    assert {scene.ground for scene in scenes} == set(GROUNDS)
+    things = [thing for scene in scenes for thing in scene.things]
+    assert {thing.size for thing in things} == set(SIZES.values())
+    assert {thing.direction for thing in things} == {"still", *DIRECTIONS}
+
+
+def test_a_moving_camera_looks_at_a_ground_that_shows_how_it_moves():
+    for kind in ("move", "turn", "fall", "cut"):
+        for scene in rich_scenes(kind, 60):
+            for shot in filter(None, (scene, scene.next_shot)):
+                if shot.camera != "still":
+                    video = render(Scene([], shot.ground, phase=shot.phase, camera=shot.camera), 7, 64, 64)
+                    assert (video[0] != video[6]).any()
+
+
+@pytest.mark.parametrize("extent", EXTENTS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("collide", "bite", "cut")])
+def test_things_never_overlap_by_chance(kind, extent):
+    for scene in rich_scenes(kind, 15, extent, count=2):
+        paths = simulate(scene, TIMES, extent)
+        distance = abs(paths[0] - paths[1]).max(axis=-1)
+        assert (distance > scene.things[0].size + scene.things[1].size).all()
+
+
+@pytest.mark.parametrize("kind", ["move", "turn", "fall", "collide"])
+def test_things_are_in_view_as_a_whole_all_the_time(kind):
+    for scene in rich_scenes(kind, 5):
+        video = render(scene, 29, 64, 64)[::4]
+        growth = {"zooms in": ZOOM_RATE, "zooms out": -ZOOM_RATE}.get(scene.camera, 0)
+        for thing in scene.things:
+            whole = whole_area(thing) * np.exp(2 * growth * TIMES[::4])
+            assert pixels_of(video, thing) == pytest.approx(whole, rel=0.3)
+
+
+# What happens: turns, falls, hiding, leaving
+
+
+def test_a_turn_is_half_way_by_a_right_angle_and_at_the_same_speed():
+    for scene in rich_scenes("turn"):
+        thing = scene.things[0]
+        moved = velocities(simulate(scene, TIMES)[0], 1 / 12)
+        steps = [DIRECTIONS[thing.direction]] * 14 + [DIRECTIONS[thing.then]] * 14
+        assert moved == pytest.approx(np.array(steps) * SPEEDS[thing.speed])
+        assert np.dot(DIRECTIONS[thing.direction], DIRECTIONS[thing.then]) == 0
+
+
+def falling(size=0.16, top=0.25):
+    return Scene([Thing("circle", "red", size, (0.7, top), "still", "", event="falls")])
+
+
+def test_what_falls_accelerates_by_gravity():
+    # From 0.25 to the floor at 1.5 - 0.16 it takes 1.47 seconds.
+    times = np.arange(0, 1.4, 0.01)
+    y = simulate(falling(), times, (1.5, 1.2))[0, :, 1]
+    assert np.diff(y, 2) / 0.01**2 == pytest.approx(np.full(len(y) - 2, GRAVITY))
+
+
+def test_what_falls_starts_from_rest():
+    y = simulate(falling(), [0, 1e-4])[0, :, 1]
+    assert y[1] - y[0] == pytest.approx(0, abs=1e-7)
+
+
+def test_falling_keeps_the_energy():
+    times = np.arange(0, 8, 0.001)
+    y = simulate(falling(), times)[0, :, 1]
+    velocity = (y[2:] - y[:-2]) / 0.002
+    energy = velocity**2 / 2 - GRAVITY * y[1:-1]
+    # Over a bounce, velocity is not the difference of two positions.
+    assert np.median(energy) == pytest.approx(-GRAVITY * 0.25)
+    assert np.mean(abs(energy + GRAVITY * 0.25) < 1e-6) > 0.99
+
+
+def test_what_falls_bounces_where_its_outline_meets_the_floor():
+    y = simulate(falling(), np.arange(0, 8, 0.001))[0, :, 1]
+    assert y.max() == pytest.approx(1 - 0.16, abs=2e-3)
+    assert y.max() <= 1 - 0.16 + 1e-9
+    assert y.min() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("extent", EXTENTS)
+def test_what_falls_is_seen_to_bounce_and_come_up_again(extent):
+    for scene in rich_scenes("fall", 10, extent):
+        y = simulate(scene, TIMES, extent)[0, :, 1]
+        lowest = int(np.argmax(y))
+        assert 4 < lowest < 24
+        assert y[-1] < y[lowest] - 0.1
+
+
+@pytest.mark.parametrize("extent", [(1, 1), (1, 5 / 3)])
+def test_what_hides_is_covered_completely_and_seen_whole_at_both_ends(extent):
+    for scene in rich_scenes("hide", 8, extent):
+        thing = scene.things[0]
+        pixels = pixels_of(render(scene, 29, 64, round(64 * extent[1])), thing)
+        assert np.count_nonzero(pixels == 0) >= 2
+        assert pixels[[0, -1]] == pytest.approx(whole_area(thing), rel=0.3)
+
+
+def test_a_pillar_lies_in_the_frame():
+    for extent in EXTENTS:
+        for scene in rich_scenes("hide", 8, extent):
+            left, right = scene.pillar
+            assert 0 < left < right < extent[1]
+
+
+def test_a_pillar_is_in_front_of_everything():
+    scene = scene_of()
+    scene.pillar = (0.25, 0.75)
+    video = render(scene, 1, 64, 64)[0]
+    assert (video[:, 16:48] == PILLAR).all()
+    assert (video[:, :15] == GROUND).all()
+
+
+@pytest.mark.parametrize("extent", [(1, 1), (1, 5 / 3), (5 / 3, 1)])
+def test_what_leaves_is_out_completely_and_back_whole(extent):
+    height, width = (round(64 * side) for side in extent)
+    for scene in rich_scenes("leave", 6, extent):
+        thing = scene.things[0]
+        pixels = pixels_of(render(scene, 29, height, width), thing)
+        assert np.count_nonzero(pixels == 0) >= 2
+        assert pixels[[0, -1]] == pytest.approx(whole_area(thing), rel=0.3)
+
+
+def test_what_leaves_comes_back_where_it_left():
+    for scene in rich_scenes("leave", 8):
+        x, y = DIRECTIONS[scene.things[0].direction]
+        path = simulate(scene, TIMES)[0]
+        along = path @ (x, y)
+        turned = int(np.argmax(along))
+        assert path[turned:] @ (y, x) == pytest.approx(np.full(29 - turned, path[0] @ (y, x)))
+        assert velocities(along, 1 / 12)[[0, -1]] == pytest.approx([SPEEDS["quickly"], -SPEEDS["quickly"]])
+
+
+# Meetings
+
+
+WIDE = (3.0, 3.0)
+SHAPE_PAIRS = [("circle", "square"), ("triangle", "triangle"), ("star", "cross"), ("cross", "circle"),
+               ("star", "star"), ("triangle", "circle"), ("square", "triangle")]
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("mover, met", SHAPE_PAIRS)
+def test_outlines_touch_when_things_meet_and_not_earlier(mover, met, direction):
+    # The oracle: both drawn at 512 pixels a short side, the mover where it is by its speed alone.
+    scene = meeting("collides", mover, met, direction)
+    still = coverage(met, 0.16, np.array([[0.5, 0.5]]), 512, 512)[0] > 0.5
+    common = []
+    for pixels_later in (-4, 4):
+        time = meeting_time(scene) + pixels_later / 512 / SPEEDS["quickly"]
+        away = 0.7 - SPEEDS["quickly"] * time
+        middle = np.array([[0.5, 0.5]]) - away * np.array(DIRECTIONS[direction])
+        moved = coverage(mover, 0.11, middle, 512, 512)[0] > 0.5
+        common.append(np.count_nonzero(moved & still))
+    assert common[0] == 0
+    assert common[1] > 0
+
+
+def test_circles_touch_at_the_sum_of_their_radii_and_squares_of_their_sides():
+    for shape in ("circle", "square", "cross"):
+        things = meeting("collides", shape, shape).things
+        assert contact_distance(*things) == pytest.approx(0.11 + 0.16, abs=1e-3)
+
+
+@pytest.mark.parametrize("sizes", [(0.11, 0.16), (0.16, 0.11), (0.16, 0.16)])
+@pytest.mark.parametrize("mover, met", SHAPE_PAIRS)
+def test_a_collision_keeps_momentum_and_energy(mover, met, sizes):
+    # Mass is area, counted in pixels.
+    scene = meeting("collides", mover, met, "up", sizes)
+    masses = [coverage(thing.shape, thing.size, MIDDLE, 384, 256).sum() for thing in scene.things]
+    at = meeting_time(scene)
+    paths = simulate(scene, [at - 0.2, at - 0.1, at + 0.1, at + 0.2], WIDE)
+    before = (paths[:, 1] - paths[:, 0]) / 0.1
+    after = (paths[:, 3] - paths[:, 2]) / 0.1
+    assert masses @ after == pytest.approx(masses @ before, rel=0.02, abs=1e-9)
+    assert masses @ (after**2).sum(1) == pytest.approx(masses @ (before**2).sum(1), rel=0.02)
+    assert after[0, 1] > after[1, 1]
+
+
+def test_of_two_equal_things_the_mover_stops_and_the_other_goes_on():
+    scene = meeting("collides", "star", "star", "left", (0.11, 0.11))
+    at = meeting_time(scene)
+    moved = np.diff(simulate(scene, [at, at + 1], WIDE), axis=1)[:, 0]
+    assert moved == pytest.approx(np.array([[0, 0], [-SPEEDS["quickly"], 0]]))
+
+
+@pytest.mark.parametrize("kind", ["collide", "bite"])
+@pytest.mark.parametrize("extent", EXTENTS)
+def test_things_meet_inside_the_frame_well_before_the_clip_ends(kind, extent):
+    for scene in rich_scenes(kind, 15, extent):
+        assert 0.25 < meeting_time(scene) < SECONDS / 2
+        for thing, path in zip(scene.things, simulate(scene, TIMES, extent), strict=True):
+            assert path[0] == pytest.approx(thing.start)
+
+
+def test_what_bites_goes_back_as_fast_as_it_came_and_what_is_bitten_stays():
+    scene = meeting("bites", direction="down")
+    at = meeting_time(scene)
+    paths = simulate(scene, [at - 0.3, at, at + 0.3], WIDE)
+    assert paths[0, 2] == pytest.approx(paths[0, 0])
+    assert paths[1] == pytest.approx(np.full((3, 2), 1.5))
+
+
+def bitten(met, direction):
+    """What a bite takes, and what was there before: two masks of 192 x 192 pixels."""
+    scene = meeting("bites", "circle", met, direction, middle=0.5, gap=0.34)
+    times = meeting_time(scene) + np.array([-0.01, 0.3])
+    before, after = mask_of(render(scene, height=192, width=192, times=times), "blue")
+    return before & ~after, before
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("met", SHAPES)
+def test_a_bite_takes_a_share_that_can_be_seen(met, direction):
+    gone, before = bitten(met, direction)
+    assert 0.07 < gone.sum() / before.sum() < 0.45
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("met", SHAPES)
+def test_a_bite_is_on_the_side_that_the_eater_came_from(met, direction):
+    rows, columns = np.nonzero(bitten(met, direction)[0])
+    away = np.array([columns.mean(), rows.mean()]) + 0.5 - 96
+    towards_eater = -away @ DIRECTIONS[direction]
+    across = abs(away @ DIRECTIONS[direction][::-1])
+    assert towards_eater > 0.2 * 0.16 * 192
+    assert towards_eater > 2 * across
+
+
+def test_a_bite_mark_stays_to_the_end():
+    for scene in rich_scenes("bite", 8):
+        pixels = pixels_of(render(scene, 29, 64, 64), scene.things[1])
+        bitten = meeting_time(scene) < TIMES
+        assert len(set(pixels[bitten])) == 1
+        assert pixels[bitten].max() < 0.95 * pixels[0]
+
+
+def test_an_eater_is_never_covered_by_what_it_bites():
+    for scene in rich_scenes("bite", 8):
+        eater = scene.things[0]
+        assert pixels_of(render(scene, 29, 64, 64), eater).min() > 0.75 * whole_area(eater)
+
+
+def test_a_bite_is_round():
+    # A square bitten from the left: every row loses what a circle around the middle of its left side covers.
+    scene = meeting("bites", "circle", "square", "right", middle=0.5, gap=0.34)
+    times = meeting_time(scene) + np.array([0.3])
+    after = mask_of(render(scene, height=256, width=256, times=times), "blue")[0]
+    left = 128 - 0.16 * 256
+    radius = BITE_RADIUS * 0.16 * 256
+    for row in (108, 118, 128, 138, 148):
+        covered = np.sqrt(radius**2 - (row + 0.5 - 128) ** 2)
+        assert np.flatnonzero(after[row])[0] == pytest.approx(left + covered, abs=1)
+
+
+# The camera and the ground
+
+
+def test_a_pattern_repeats_after_its_period():
+    for ground in ("striped", "dotted"):
+        frame = render(Scene([], ground, phase=(0.03, 0.11)), 1, 64, 128)[0]
+        period = round(PATTERN_PERIOD * 64)
+        assert (frame[:, period:] == frame[:, :-period]).all()
+        assert (frame[period:] == frame[:-period]).all()
+
+
+def test_a_pattern_has_two_tones():
+    scene = Scene([], "striped", ((10, 20, 30), (90, 80, 70)))
+    frame = render(scene, 1, 128, 128)[0].reshape(-1, 3)
+    assert tuple(frame.min(0)) == (10, 20, 30)
+    assert tuple(frame.max(0)) == (90, 80, 70)
+    assert frame[:, 0].mean() == pytest.approx(50, abs=1)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_pan_moves_the_ground_the_other_way(direction):
+    # In 1 / (64 PAN_SPEED) seconds the camera moves by one pixel.
+    scene = Scene([], "dotted", phase=(0.05, 0.1), camera=f"pans {direction}")
+    video = render(scene, times=np.array([0, 5 / 64 / PAN_SPEED]), height=64, width=96)
+    x, y = DIRECTIONS[direction]
+    moved = np.roll(video[0], (-5 * y, -5 * x), axis=(0, 1))
+    assert abs(moved[8:-8, 8:-8].astype(int) - video[1, 8:-8, 8:-8]).max() <= 1
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_pan_shows_things_by_their_own_velocity_minus_that_of_the_camera(direction):
+    scene = scene_of(start=(0.75, 0.6), direction="right", speed="slowly")
+    scene.camera = f"pans {direction}"
+    track = centres_of_mass(render(scene, times=np.array([0.0, 0.5]), height=64, width=96))
+    expected = 0.5 * 64 * (np.array([0.15, 0]) - PAN_SPEED * np.array(DIRECTIONS[direction]))
+    assert track[1] - track[0] == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("camera, factor", [("zooms in", 1.5), ("zooms out", 1 / 1.5)])
+def test_a_zoom_scales_everything_about_the_middle_of_the_frame(camera, factor):
+    # The middle of this frame is at (0.75, 0.5): the thing is 0.2 to the left of it, and 0.1 above.
+    scene = Scene([Thing("circle", "red", 0.1, (0.55, 0.4), "still", "")], camera=camera)
+    seconds = np.log(1.5) / ZOOM_RATE
+    seen = render(scene, times=np.array([seconds]), height=96, width=144)
+    start = (0.75 - 0.2 * factor, 0.5 - 0.1 * factor)
+    expected = render(Scene([Thing("circle", "red", 0.1 * factor, start, "still", "")]), 1, 96, 144)
+    assert abs(seen.astype(int) - expected).max() <= 1
+
+
+def test_a_zoom_scales_the_ground_like_the_things():
+    scene = Scene([], "striped", phase=(0.5, 0), camera="zooms in")
+    seconds = np.log(2) / ZOOM_RATE
+    seen = render(scene, times=np.array([0, seconds]), height=64, width=64)[:, 32]
+    stripes = [np.count_nonzero(np.diff((row[:, 0] > 42).astype(int))) for row in seen]
+    assert stripes[1] == stripes[0] / 2
+
+
+def test_a_still_camera_shows_a_still_ground():
+    video = render(Scene([], "dotted"), 5, 32, 32)
+    assert (video == video[0]).all()
+
+
+# The cut
+
+
+def test_a_cut_changes_the_ground_half_way_and_only_there():
+    for scene in rich_scenes("cut", 10):
+        video = render(scene, 29, 64, 64)
+        first = render(Scene(scene.things, scene.ground, phase=scene.phase, camera=scene.camera), 14, 64, 64)
+        then = render(scene.next_shot, 15, 64, 64)
+        assert scene.ground != scene.next_shot.ground
+        assert (video[:14] == first).all()
+        assert (video[14:] == then).all()
+
+
+def test_a_thing_keeps_all_but_its_place_over_a_cut():
+    for scene in rich_scenes("cut", 20):
+        for before, after in zip(scene.things, scene.next_shot.things, strict=True):
+            after.start = before.start
+            assert before == after
+
+
+# Independence of frame rate and frame size
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rich_motion_does_not_depend_on_the_frame_rate(kind):
+    scene = rich_scenes(kind, 1)[0]
+    assert (render(scene, 29, 32, 32, 12)[::2] == render(scene, 15, 32, 32, 6)).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rich_scene_looks_the_same_in_every_frame_size(kind):
+    scene = rich_scenes(kind, 1, (1, 1.5))[0]
+    times = np.array([0.0, 1.0, 2.0])
+    small = render(scene, height=64, width=96, times=times)
+    large = render(scene, height=128, width=192, times=times)
+    assert abs(large.reshape(3, 64, 2, 96, 2, 3).mean(axis=(2, 4)) - small).mean() < 1.5
