@@ -208,18 +208,19 @@ def draw_rich_scene(rng, kind="move", extent=(1.0, 1.0), seconds=7 / 3, count=No
     # still camera, which nearly always fit, would push out the others.
     for attempt in range(MAX_TRIES):
         if attempt % TRIES_PER_CHOICE == 0:
-            number = draw_count(rng, kind, held_out) if count is None else count
             camera = draw_camera(rng, kind, held_out)
+            number = draw_count(rng, kind, camera, held_out) if count is None else count
         scene = propose_scene(rng, kind, extent, seconds, number, camera)
         if is_held_out_as(scene, held_out) and is_clear(scene, extent, seconds):
             return scene
     raise RuntimeError(f"no scene of kind {kind!r} fits into {extent} short sides and {seconds} seconds")
 
 
-def draw_count(rng, kind, held_out):
-    """How many things a scene has: up to three if they only move, else up to two."""
+def draw_count(rng, kind, camera, held_out):
+    """How many things a scene has: up to two, or three where they only move and the camera stands still,
+    since hardly any three stay in view of one that moves."""
     least = 2 if kind in MEETINGS or held_out == "pair" else 1
-    most = 3 if kind == "move" else 2
+    most = 3 if kind == "move" and camera == "still" else 2
     return int(rng.integers(least, most + 1))
 
 
