@@ -578,6 +578,14 @@ def test_what_falls_is_seen_to_bounce_and_come_up_again(extent):
         assert y[-1] < y[lowest] - 0.1
 
 
+def test_the_floor_is_the_lower_edge_of_the_frame_whatever_the_camera_does():
+    for scene in rich_scenes("fall", 25):
+        thing = scene.things[0]
+        bounce = np.sqrt(2 * (1 - thing.size - thing.start[1]) / GRAVITY)
+        seen = mask_of(render(scene, height=64, width=64, times=np.array([bounce])), thing.colour)[0]
+        assert np.flatnonzero(seen.any(axis=1))[-1] == pytest.approx(63, abs=1)
+
+
 @pytest.mark.parametrize("extent", [(1, 1), (1, 5 / 3)])
 def test_what_hides_is_covered_completely_and_seen_whole_at_both_ends(extent):
     for scene in rich_scenes("hide", 8, extent):
