@@ -119,7 +119,7 @@ def telling_words():
     return [*SIMPLE_SHAPES, *SIMPLE_COLOURS, *DIRECTIONS, *SPEEDS]
 
 
-def facts(scene):
+def facts(scene, gap=GAP):
     """All that is true of a scene of the rich world, as a list of (subject, relation, value).
 
     A thing is named by its colour, since no two have the same:
@@ -129,7 +129,7 @@ def facts(scene):
         (colour, "turns", the second direction)
         (colour, "falls", "")    (colour, "hides", "")    (colour, "leaves", "")
         (colour, "collides" or "bites", the other colour)
-        (colour, "left of" or "above", the other colour)    at time 0, GAP or more between their boxes
+        (colour, "left of" or "above", the other colour)    at time 0, `gap` or more between their boxes
 
     And of the scene:
         ("things", "count", "1", "2" or "3")
@@ -149,7 +149,7 @@ def facts(scene):
     for one, other in permutations(scene.things, 2):
         for axis, relation in enumerate(RELATIONS):
             between = (other.start[axis] - other.size) - (one.start[axis] + one.size)
-            if between >= GAP:
+            if between >= gap:
                 told.append((one.colour, relation, other.colour))
 
     told += [("ground", "is", scene.ground), ("camera", "is", scene.camera)]

@@ -58,7 +58,7 @@ PILLAR = (128, 128, 128)
 # The camera moves over the ground. Nothing else in the world moves with it.
 CAMERAS = ("still", "pans left", "pans right", "pans up", "pans down", "zooms in", "zooms out")
 PAN_SPEED = 0.15  # short sides per second
-ZOOM_RATE = 0.2  # everything grows by this share in a second, or shrinks
+ZOOM_RATE = 0.12  # everything grows by this share in a second, or shrinks
 GRAVITY = 1.0  # short sides per second squared: a drop of half a short side lasts a second
 
 # Half the side of a thing's bounding box, in short sides: large enough to tell its shape in 32 pixels (in the
@@ -461,7 +461,7 @@ def is_clear_of_pillar(scene, paths):
         from_pillar = abs(path[:, 0] - (left + right) / 2) - (right - left) / 2 - thing.size
         if thing.event == "hides":
             from_pillar = from_pillar[[0, -1]]
-        if from_pillar.min() < GAP / 2:
+        if from_pillar.min() < GAP:
             return False
     return True
 
