@@ -324,6 +324,9 @@ def test_the_worlds_own_clips_are_not_warned_of(config, tmp_path, capsys, ending
     assert capsys.readouterr().err == ""
 
 
+RED_CIRCLE = Thing("circle", "red", 0.2, (0.5, 0.5), "left", "slowly")
+
+
 def photograph():
     """A still (1, H, W, 3) that is bright above and dark below, as a landscape is."""
     rows = np.linspace(230, 20, 32)[:, None, None]
@@ -335,7 +338,7 @@ def photograph():
     [
         np.full((1, 32, 32, 3), 255, np.uint8),
         np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8),
-        render(Scene([Thing("circle", "red", 0.2, (0.5, 0.5), "left", "slowly")], (250, 250, 245)), 9),
+        render(Scene([RED_CIRCLE], tones=((250, 250, 245), (0, 0, 0))), 9),
         photograph(),
     ],
     ids=["white", "noise", "white ground", "photograph"],

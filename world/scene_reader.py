@@ -170,12 +170,15 @@ def read_pillar(video):
 def read_covers(video, lightness, is_ground, is_pillar):
     """How much of each pixel each colour covers → {colour: (T, H, W)}, and whether anything else is there."""
     palette = np.float32(list(COLOURS.values()))                                            # (8, 3)
-    distance = np.linalg.norm(video[..., None, :] - palette, axis=-1)                       # (T, H, W, 8)
-    nearest = distance.argmin(-1)
-    is_core = (distance.min(-1) < COLOUR_DISTANCE) & ~is_ground & ~is_pillar
+
+    # The core of a thing: pixels that are nearly of its colour.
+    is_unknown = ~is_ground & ~is_pillar
+    distance = np.linalg.norm(video[is_unknown][:, None] - palette, axis=-1)                # (pixels, 8)
+    core = np.full(is_ground.shape, -1)
+    core[is_unknown] = np.where(distance.min(-1) < COLOUR_DISTANCE, distance.argmin(-1), -1)
     present = []
     for i in range(len(palette)):
-        pixels = ((nearest == i) & is_core).sum((1, 2))                                     # (T,)
+        pixels = (core == i).sum((1, 2))                                                    # (T,)
         if (pixels >= SMALLEST_CORE).mean() >= CORE_SHARE:
             present.append(i)
 
@@ -188,17 +191,18 @@ def read_covers(video, lightness, is_ground, is_pillar):
     # A pixel near the core of a colour is a mix of ground and that colour: ground + cover (colour - ground).
     # Where the cores of two colours are near, it is a mix with the one that explains it better.
     mixes = {}
-    is_stray = ~is_ground & ~is_pillar
+    is_stray = is_unknown
     errors = [np.where(is_ground | is_pillar, GROUND_DISTANCE, STRAY_DISTANCE)]
     for i in present:
         full = palette[i] - ground                                                          # (T, H, W, 3)
         cover = ((video - ground) * full).sum(-1) / (full * full).sum(-1)
         cover = np.where(cover < SMALLEST_COVER, 0, np.minimum(cover, 1))                   # (T, H, W)
-        error = np.linalg.norm(ground + cover[..., None] * full - video, axis=-1)
-        is_near = (blur(((nearest == i) & is_core).astype(np.float32)) > 0) & ~is_pillar
+        off = ground + cover[..., None] * full - video
+        error = np.sqrt((off * off).sum(-1))                                                # (T, H, W)
+        is_near = (blur((core == i).astype(np.float32)) > 0) & ~is_pillar
         mixes[list(COLOURS)[i]] = cover
         errors.append(np.where(is_near, error, np.inf))
-        is_stray &= error > STRAY_DISTANCE
+        is_stray = is_stray & (error > STRAY_DISTANCE)
 
     # What no mix explains should not be there.
     best = np.argmin(errors, axis=0)                                                        # (T, H, W)

@@ -39,7 +39,7 @@ SQUARE = Thing("square", "blue", 0.2, (0.5, 0.5), "up", "quickly")
 SMALL_CROSS = Thing("cross", "white", SIZES["small"], (0.2, 0.3), "left", "slowly")
 LARGE_STAR = Thing("star", "green", SIZES["large"], (0.7, 0.3), "still", "")
 SCENES_OF = {"collide": 20, "bite": 40}
-MOST_SCENES = 150
+MOST_SCENES = 60
 RELATIONS = ("left of", "above")
 
 
