@@ -38,6 +38,7 @@ class Config:
 
     # data/datasets.py
     data: str = "world"  # "world", or a folder of clip.mp4 + clip.txt
+    scenes: str = ""  # what the toy world shows, for example "move turn hide bite"; empty: one moving thing
     frames: int = 17  # frames of a clip unless asked otherwise, 1 + 4k; the most sampled in one sequence
     height: int = 32  # height of a clip in pixels
     width: int = 32  # width of a clip in pixels

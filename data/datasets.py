@@ -28,9 +28,12 @@ from torch.utils.data import DataLoader, Dataset
 
 import text
 from data.video_io import nearest_size, probe, read_window
-from world.captions import describe
+from world.captions import MAX_WORDS, describe, describe_briefly, describe_fully, rich_vocab
 from world.captions import vocab as world_vocab
-from world.scenes import CALM_SECONDS, draw_scene, frame_extent, render
+from world.scenes import CALM_SECONDS, KINDS, draw_rich_scene, draw_scene, frame_extent, pick, render
+
+# Most captions of the rich world tell everything, as DALL·E 3's do; the others are short, as people write.
+BRIEF_SHARE = 0.1
 
 # A packed batch counts as full after this many draws that did not fit.
 MAX_MISSES = 50
@@ -46,7 +49,7 @@ def skip(path, why):
 
 
 class WorldDataset(Dataset):
-    """Batches of the toy world.
+    """Batches of the toy world: the simple one, or the rich one with the config's kinds of scenes.
 
     A batch is a list of groups (videos, captions, given), the clips of one group all of one shape:
     videos (B, T, H, W, 3) uint8, captions a list of B strings, and given (B,) the number of latent frames at
@@ -55,15 +58,25 @@ class WorldDataset(Dataset):
     stage "dit": clips of any of the config's lengths and sizes, packed until dit_tokens are full.
     stage "vae": one group of one shape, with about as many pixels as vae_batch clips of the config's frames x
     height x width. Its lengths are 1, 5, 9, ... because a VAE trained on one length blurs all others.
+
+    Raises BadInput for an unknown kind of scene, and for captions longer than a prompt may be.
     """
 
     def __init__(self, config, stage="dit"):
         self.config = config
         self.stage = stage
         self.lengths, self.sizes = clip_shapes(config)
+        self.kinds = config.scenes.split()
+        for kind in self.kinds:
+            if kind not in KINDS:
+                known = " ".join(KINDS)
+                raise BadInput(f"scenes = {config.scenes!r}: {kind!r} is none; expected some of {known!r}")
+        if self.kinds and config.max_words < MAX_WORDS:
+            needed = f"captions of scenes have up to {MAX_WORDS} words"
+            raise BadInput(f"max_words = {config.max_words}: {needed}")
 
     def vocab(self):
-        return world_vocab()
+        return rich_vocab() if self.kinds else world_vocab()
 
     def __getitem__(self, k):
         rng = np.random.default_rng((self.config.seed, k))
@@ -129,6 +142,8 @@ class WorldDataset(Dataset):
         Most clips move freely for CALM_SECONDS first, and their caption tells everything. With late_prob a
         clip may bounce at once, as clips from later in a video do.
         """
+        if self.kinds:
+            return self.make_rich_clip(rng, frames, height, width)
         extent = frame_extent(height, width)
         late = rng.random() < self.config.late_prob
         if not late:
@@ -150,6 +165,15 @@ class WorldDataset(Dataset):
         caption = describe(scene, ("speed",) if tells_speed else ())
         if is_empty:
             caption = ""
+        return render(scene, frames, height, width, self.config.fps), caption, 0
+
+    def make_rich_clip(self, rng, frames, height, width):
+        """A clip of the rich world, of a kind that can be shown in so few frames."""
+        seconds = (frames - 1) / self.config.fps
+        kinds = [kind for kind in self.kinds if KINDS[kind] <= seconds] or ["move"]
+        scene = draw_rich_scene(rng, pick(rng, kinds), frame_extent(height, width), seconds)
+        tell = describe_briefly if rng.random() < BRIEF_SHARE else describe_fully
+        caption = tell(scene, rng, is_image=frames == 1)
         return render(scene, frames, height, width, self.config.fps), caption, 0
 
     def make_window(self, rng, scene, frames, height, width):

@@ -158,6 +158,12 @@ def facts(scene, gap=GAP):
     return told
 
 
+def facts_of_image(scene):
+    """The facts that a single frame shows, that of time 0."""
+    in_a_frame = ("count", "shape", "size", *RELATIONS)
+    return [fact for fact in facts(scene) if fact[1] in in_a_frame or fact[0] == "ground"]
+
+
 def facts_of_thing(thing):
     """What is true of one thing by itself."""
     shape, colour, size, (direction, speed) = combination_of(thing)
@@ -173,17 +179,18 @@ def facts_of_thing(thing):
     return told
 
 
-def describe_fully(scene, rng):
+def describe_fully(scene, rng, is_image=False):
     """Every fact of a scene, in wordings that are drawn at random: 'a small red circle moving left slowly and
     a large blue square at rest over stripes the camera pans right'.
 
-    rng  numpy Generator
+    rng       numpy Generator
+    is_image  of a single frame, only what can be seen in one is told
 
     At most MAX_WORDS words: where no room is left for "left of" and "above", those are left out, and nothing
     else is. A camera of which nothing is said stands still. Raises ValueError where even the other facts do
     not fit, as with three things and a cut between moving cameras.
     """
-    told = facts(scene)
+    told = facts_of_image(scene) if is_image else facts(scene)
     for _ in range(MAX_TRIES):
         opening, ending = tell_all_but_relations(told, rng)
         room = MAX_WORDS - len(opening.split()) - len(ending.split())
@@ -205,12 +212,14 @@ def tell_all_but_relations(told, rng):
             phrases.append(pick(rng, FULL[meeting]) if meeting else "and")
 
         # What is hit or bitten stands still, and need not be said to.
-        phrases.append(name if meeting else f"{name} {tell_motion(thing, rng)}")
+        motion = "" if meeting else tell_motion(thing, rng)
+        phrases.append(f"{name} {motion}".strip())
 
-    ground, camera = about(told, "ground")["is"], about(told, "camera")["is"]
+    ground = about(told, "ground")["is"]
+    camera = about(told, "camera").get("is", "still")
     cut = about(told, "cut to")
     is_calm = camera == "still" and cut.get("camera", "still") == "still"
-    tells_camera = not is_calm or rng.random() < 0.5
+    tells_camera = not is_calm or (("camera", "is", "still") in told and rng.random() < 0.5)
 
     opening = [*phrases, tell_ground(FULL["ground"], ground, rng)]
     ending = []
@@ -242,9 +251,11 @@ def meeting_with(told, colour):
 
 
 def tell_motion(thing, rng):
-    """What one thing does by itself, in full; `thing` as `about` gives it."""
+    """What one thing does by itself, in full; `thing` as `about` gives it. '' in an image."""
     if "falls" in thing:
         return pick(rng, FULL["falls"])
+    if "moves" not in thing:
+        return ""
     if thing["moves"] == "still":
         return pick(rng, FULL["still"])
 
@@ -294,13 +305,14 @@ def tell_pair(told, relations, rng):
     return f"{names[0]} is {' and '.join(words)} {names[1]}"
 
 
-def describe_briefly(scene, rng):
+def describe_briefly(scene, rng, is_image=False):
     """A random part of the facts, as people write: 'a ball and a big square'. The things themselves are
     always told, the rest sometimes. At most MAX_BRIEF_WORDS words.
 
-    rng  numpy Generator
+    rng       numpy Generator
+    is_image  of a single frame, only what can be seen in one is told
     """
-    told = facts(scene)
+    told = facts_of_image(scene) if is_image else facts(scene)
     while True:
         caption = tell_some(told, rng)
         if len(caption.split()) <= MAX_BRIEF_WORDS:
@@ -318,12 +330,14 @@ def tell_some(told, rng):
         phrases.append(name_briefly(about(told, colour), colour, rng))
 
         # What is hit or bitten stands still only until then.
-        if not meeting and rng.random() < 0.5:
+        thing = about(told, colour)
+        tells_motion = ("moves" in thing or "falls" in thing) and not meeting
+        if tells_motion and rng.random() < 0.5:
             phrases.append(tell_motion_briefly(about(told, colour), rng))
 
     if rng.random() < 0.3:
         phrases.append(tell_ground(BRIEF["ground"], about(told, "ground")["is"], rng))
-    camera = about(told, "camera")["is"]
+    camera = about(told, "camera").get("is", "still")
     if camera != "still" and rng.random() < 0.6:
         phrases.append(tell_camera(BRIEF["camera"], camera, rng))
     cut = about(told, "cut to")

@@ -18,6 +18,7 @@ from data.datasets import FolderDataset, WorldDataset, make_dataset, stream_batc
 from data.video_io import write_clip
 from world import captions
 from world.reader import read
+from world.scene_reader import read_facts
 from world.scenes import CALM_SECONDS, DIRECTIONS, SPEEDS, Scene, Thing, frame_extent, render, simulate
 
 CONFIG = Config(frames=5, height=16, width=24, fps=10.0, dit_tokens=200)
@@ -55,6 +56,64 @@ def draw_clips(config, count, frames, height=16, width=24):
 def shares(values):
     """Which share of a list each of its values is."""
     return {value: values.count(value) / len(values) for value in set(values)}
+
+
+# The rich world
+
+RICH = Config(scenes="move turn hide", frames=29, height=64, width=64, vae_space=8, max_words=32)
+
+
+@pytest.fixture
+def kinds_drawn(monkeypatch):
+    """The kinds of scenes that are drawn from now on."""
+    kinds = []
+    draw = datasets.draw_rich_scene
+
+    def noted(rng, kind, *arguments):
+        kinds.append(kind)
+        return draw(rng, kind, *arguments)
+
+    monkeypatch.setattr(datasets, "draw_rich_scene", noted)
+    return kinds
+
+
+def test_scenes_are_of_the_kinds_asked_for(kinds_drawn):
+    draw_clips(RICH, 30, 29, 64, 64)
+    assert set(kinds_drawn) == {"move", "turn", "hide"}
+
+
+@pytest.mark.parametrize("frames, kinds", [(1, {"move"}), (9, {"move"}), (17, {"move", "turn"})])
+def test_a_short_clip_shows_only_what_there_is_time_for(kinds_drawn, frames, kinds):
+    draw_clips(RICH, 30, frames, 64, 64)
+    assert set(kinds_drawn) == kinds
+
+
+def test_the_vocabulary_of_scenes_has_all_words_of_their_captions():
+    words = {word for _, caption, _ in draw_clips(RICH, 40, 29, 64, 64) for word in caption.split()}
+    assert words <= set(WorldDataset(RICH).vocab())
+
+
+def test_captions_of_images_tell_no_motion():
+    words = {word for _, caption, _ in draw_clips(RICH, 60, 1, 64, 64) for word in caption.split()}
+    assert not words & {"moving", "going", "standing", "rest", "slowly", "quickly", "then", "camera", "view"}
+
+
+def test_the_ground_is_the_one_that_is_told():
+    for video, caption, _ in draw_clips(RICH, 20, 29, 64, 64):
+        is_striped = ("ground", "is", "striped") in read_facts(video)
+        tells_stripes = "striped" in caption or "stripes" in caption
+        tells_ground = "ground" in caption or "stripes" in caption or "dots" in caption
+        assert tells_stripes == is_striped or not tells_ground
+
+
+def test_an_unknown_kind_of_scene_is_named():
+    with pytest.raises(BadInput, match="scenes = 'move fly': 'fly' is none; expected some of 'move turn"):
+        WorldDataset(replace(RICH, scenes="move fly"))
+
+
+def test_captions_of_scenes_have_to_fit_into_a_prompt():
+    with pytest.raises(BadInput, match="max_words = 31: captions of scenes have up to 32 words"):
+        WorldDataset(replace(RICH, max_words=31))
 
 
 @pytest.fixture

@@ -389,3 +389,12 @@ def test_every_camera_can_be_told():
         told = ("stands still" if camera == "still" else camera)
         captions = captions_of(Scene([SMALL_CROSS], camera=camera), describe_fully, 20)
         assert any(told in caption for caption in captions)
+
+
+@pytest.mark.parametrize("describe_rich", [describe_fully, describe_briefly])
+def test_of_an_image_no_motion_is_told(scenes, describe_rich):
+    rng = np.random.default_rng(0)
+    in_motion = {"moving", "going", "standing", "rest", "falls", "falling", "leaves", "then", "camera"}
+    for scene in scenes:
+        if not scene.meeting:
+            assert not in_motion & set(describe_rich(scene, rng, is_image=True).split())
