@@ -3,6 +3,7 @@
     python evaluate.py                       prompts seen in training, and combinations that were held out
     python evaluate.py --modes               every mode of sample.py
     python evaluate.py --minute 60           long videos, second by second
+    python evaluate.py --world               a model of the rich world (the knob `scenes`), ability by ability
 
 The toy world can be read back exactly, so a score says *what* is wrong. The reader's own score on clips
 rendered by the world is the ceiling for any model. FID or FVD would need a pretrained network and would not
@@ -33,9 +34,19 @@ from sample import add_model_flags, complete, connect, extend, fill, generate
 from utils.checkpoint import check_is_trained, describe_model, load_model
 from utils.cli import Flags, check_at_least, pick_device, run
 from vae import psnr
-from world.captions import describe
+from world.captions import RELATIONS, describe, describe_fully, facts
 from world.reader import ATTRIBUTES, path_error, read, seam_velocity, shows, steadiness
-from world.scenes import COMBINATIONS, GROUND, HELD_OUT, SEEN, draw_scene, frame_extent, render
+from world.scene_reader import read_facts
+from world.scenes import (
+    COMBINATIONS,
+    GROUND,
+    HELD_OUT,
+    SEEN,
+    draw_rich_scene,
+    draw_scene,
+    frame_extent,
+    render,
+)
 
 NEAR = 2.0  # pixels: a path that stays this near to the world's own is right
 SAME_DIRECTION = 0.7  # cosine of the angle between two velocities, above which they point the same way
@@ -405,6 +416,80 @@ def minute(model, n, seconds, seed=30_000, **sampling):
     )
 
 
+# The abilities of the rich world: the kind of scene, how many things (None: as many as the kind may have),
+# and what is held out, as draw_rich_scene takes them.
+ABILITIES = {
+    "one_thing": ("move", 1, ""),
+    "two_things": ("move", 2, ""),
+    "two_things_held_out": ("move", 2, "pair"),
+    "three_things": ("move", 3, ""),
+    "turn": ("turn", None, ""),
+    "held_out_events": ("turn", None, "events"),
+    "fall": ("fall", None, ""),
+    "hidden": ("hide", None, ""),
+    "left_frame": ("leave", None, ""),
+    "collide": ("collide", None, ""),
+    "bite": ("bite", None, ""),
+    "two_shots": ("cut", None, ""),
+}
+
+
+def world(model, n, seed=40_000, **sampling):
+    """Scores the abilities that a model of the rich world was trained for, n prompts each → a dict, row →
+    {"share", "n", "ceiling"}. Prints each row as it is known.
+
+    A video is right if the reader finds every fact of the scene that its prompt describes, and no further
+    thing; where things lie to each other is not counted, since not every prompt has room for it. The rows
+    ground and camera are taken from all these videos, camera from those whose prompt moves it. The ceiling is
+    the same for the world's own clips."""
+    config = model.config
+    extent = frame_extent(config.height, config.width)
+    shape = (config.frames, config.height, config.width)
+    seconds = (config.frames - 1) / config.fps
+    rows = {}
+    asked = []
+    found = []
+    found_in_truth = []
+    for ability, (kind, count, held_out) in ABILITIES.items():
+        if kind not in config.scenes.split():
+            continue
+        rng = np.random.default_rng(seed)
+        scenes = [draw_rich_scene(rng, kind, extent, seconds, count, held_out) for _ in range(n)]
+        captions = [describe_fully(scene, rng) for scene in scenes]
+        videos = generate(model, captions, *shape, seed=seed, **sampling)
+        wanted = [{fact for fact in facts(scene) if fact[1] not in RELATIONS} for scene in scenes]
+        told = [read_facts(video, config.fps) for video in videos]
+        told_of_truth = [read_facts(render(scene, *shape, config.fps), config.fps) for scene in scenes]
+
+        add_row(rows, ability, wanted, told, told_of_truth)
+        asked += wanted
+        found += told
+        found_in_truth += told_of_truth
+
+    # One fact at a time, wherever it was asked for.
+    for subject in ("ground", "camera"):
+        cases = []
+        for wanted, told, told_of_truth in zip(asked, found, found_in_truth, strict=True):
+            fact = next(fact for fact in wanted if fact[0] == subject)
+            if fact != ("camera", "is", "still"):
+                cases.append(({fact}, told, told_of_truth))
+        if cases:
+            add_row(rows, subject, *zip(*cases, strict=True))
+    return rows
+
+
+def add_row(rows, title, wanted, told, told_of_truth):
+    """Puts the share of videos of which all that was wanted is told into `rows`, and prints it.
+
+    wanted, told, told_of_truth: a set of facts for each video."""
+    right = np.mean([want <= tells for want, tells in zip(wanted, told, strict=True)])
+    ceiling = np.mean([want <= tells for want, tells in zip(wanted, told_of_truth, strict=True)])
+    low, high = interval(right, len(wanted))
+    rows[title] = {"share": float(right), "n": len(wanted), "ceiling": float(ceiling)}
+    counted = f"{right:7.1%}   {low:.1%} to {high:.1%} of {len(wanted)}"
+    print(f"{title:20}{counted}, ceiling {ceiling:.1%}", flush=True)
+
+
 def print_seconds(title, right, seconds):
     """right (n, seconds) bool → the share of right seconds, its interval, and the share in each tenth of
     the clip."""
@@ -429,7 +514,10 @@ def add_flags(parser):
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--modes", action="store_true", help="score every mode of sample.py instead")
     instead.add_argument("--minute", type=int, metavar="SECONDS", help="score long videos instead")
-    instead.add_argument("--json", action="store_true", help="print the report as JSON in the last line")
+    world_help = "score the abilities of a model of the rich world instead"
+    instead.add_argument("--world", action="store_true", help=world_help)
+    json_help = "end with the report as one line of JSON; without --modes and --minute"
+    add("--json", action="store_true", help=json_help)
 
 
 def main():
@@ -445,16 +533,24 @@ def main():
         raise BadInput(f"checkpoint {model.checkpoint_path}: {what}")
     print(f"model: {describe_model(model)}", flush=True)
 
+    if args.world and not model.config.scenes:
+        what = "trained on the simple world; --world scores models whose knob `scenes` is not empty"
+        raise BadInput(f"checkpoint {model.checkpoint_path}: {what}")
+    if args.json and (args.modes or args.minute):
+        raise BadInput("--json goes with no flag, or with --world; --modes and --minute print rows alone")
+
     sampling = {"steps": args.steps, "guidance": args.guidance, "eta": 1.0 if args.sampler == "ddpm" else 0.0}
     if args.modes:
         modes(model, args.prompts, **sampling)
     elif args.minute:
         minute(model, args.prompts, args.minute, **sampling)
+    elif args.world:
+        report = world(model, args.prompts, **sampling)
     else:
         report = score(model, args.prompts, **sampling)
         print(format_table(report))
-        if args.json:
-            print(json.dumps(report))
+    if args.json:
+        print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -585,7 +585,8 @@ def finish(trainer, folder):
     commands = [f'python sample.py --checkpoint {checkpoint} --prompt "..."']
     is_world = trainer.config.data == "world"
     if is_world:
-        commands.append(f"python evaluate.py --checkpoint {checkpoint}")
+        world_flag = " --world" if trainer.config.scenes else ""
+        commands.append(f"python evaluate.py --checkpoint {checkpoint}{world_flag}")
 
     def exit_at_once(number):
         sys.exit(128 + number)
@@ -594,7 +595,9 @@ def finish(trainer, folder):
         with catch_stop_signals(exit_at_once):
             save_checkpoint(folder / "slim.pt", slim_checkpoint(trainer.state()))
             model = trainer.model()
-            if is_world:
+            if trainer.config.scenes:
+                evaluate.world(model, trainer.config.score_prompts)
+            elif is_world:
                 print(evaluate.format_table(evaluate.score(model, trainer.config.score_prompts)))
             write_samples(model, folder)
     except SystemExit:
@@ -606,7 +609,11 @@ def finish(trainer, folder):
 def write_samples(model, folder):
     """sample.gif: videos for six prompts of the kind it was trained with, two rows of three."""
     config = model.config
-    if config.data == "world":
+    if config.scenes:
+        # Captions of the longest clips of a batch, which have the time to show the most.
+        groups = sorted(datasets.make_dataset(config)[0], key=lambda group: -group[0].shape[1])
+        prompts = [caption for _, captions, _ in groups for caption in captions][:6]
+    elif config.data == "world":
         prompts = SAMPLE_PROMPTS
     else:
         prompts = list(datasets.make_dataset(config).captions.values())[:6]

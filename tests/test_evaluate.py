@@ -22,6 +22,7 @@ from world.scenes import COMBINATIONS, HELD_OUT, SEEN, draw_scene, render
 
 SAMPLING = {"steps": 7, "guidance": 2.5, "eta": 0.75, "seed": 3}
 REAL_WORLD_CLIPS = evaluate.world_clips
+REAL_RICH_SCENES = evaluate.draw_rich_scene
 
 
 @functools.cache
@@ -880,6 +881,12 @@ def test_the_json_of_a_real_report_is_the_last_line(command, checkpoint):
     assert report["train_seconds"] > 0
 
 
+def test_a_model_of_the_simple_world_has_no_abilities_to_score(command, checkpoint):
+    code, _, err = command(evaluate, "--checkpoint", checkpoint, "--world")
+    assert code == 2
+    assert err.strip().endswith("--world scores models whose knob `scenes` is not empty")
+
+
 def test_a_real_model_is_scored_in_every_mode(command, checkpoint, tmp_path):
     saved = torch.load(checkpoint, weights_only=True)
     torch.save(saved | {"config": saved["config"] | {"frames": 25}}, tmp_path / "long.pt")
@@ -895,3 +902,56 @@ def test_long_videos_of_a_real_model_are_scored(command, checkpoint):
     code, out, err = command(evaluate, *words)
     assert code == 0, err
     assert out.count("of 4 seconds") == 2
+
+
+# --- The rich world ---------------------------------------------------------------------------------------
+
+RICH = Config(scenes="move bite", frames=25, height=64, width=64, vae_space=8, max_words=32)
+
+
+@pytest.fixture
+def score_world(monkeypatch):
+    """score_world(spoil) → the rows of a model that shows the world's own clips, after `spoil`."""
+    def score(spoil=lambda videos: videos, config=RICH, n=3):
+        drawn = []
+        truth = evaluate.render
+
+        def draw(*arguments):
+            drawn.append(REAL_RICH_SCENES(*arguments))
+            return drawn[-1]
+
+        def generate(model, captions, frames, height, width, **told):
+            scenes = drawn[-len(captions):]
+            return spoil(np.stack([truth(scene, frames, height, width) for scene in scenes]))
+
+        monkeypatch.setattr(evaluate, "draw_rich_scene", draw)
+        monkeypatch.setattr(evaluate, "generate", generate)
+        return evaluate.world(SimpleNamespace(config=config), n)
+
+    return score
+
+
+def test_of_the_rich_world_only_what_was_trained_is_scored(score_world):
+    moves = ["one_thing", "two_things", "two_things_held_out", "three_things"]
+    assert list(score_world())[:5] == [*moves, "bite"]
+
+
+def test_a_model_without_mistakes_reaches_the_ceiling_of_every_ability(score_world):
+    assert all(row["share"] == row["ceiling"] for row in score_world().values())
+
+
+def test_a_model_that_shows_nothing_has_no_ability(score_world):
+    rows = score_world(np.zeros_like)
+    assert {row["share"] for name, row in rows.items() if name not in ("ground", "camera")} == {0.0}
+
+
+def test_ground_is_counted_over_all_abilities_and_a_camera_where_it_moves(score_world):
+    rows = score_world()
+    assert rows["ground"]["n"] == 5 * 3
+    assert 0 < rows["camera"]["n"] < 5 * 3
+
+
+def test_each_row_of_an_ability_is_printed_with_interval_and_ceiling(score_world, capsys):
+    score_world(np.zeros_like)
+    row = re.compile(r"one_thing +0.0%   -?0.0% to 56.1% of 3, ceiling [\d.]+%")
+    assert any(row.fullmatch(line) for line in capsys.readouterr().out.splitlines())

@@ -799,6 +799,14 @@ def test_a_command_trains_scores_and_leaves_everything_in_its_folder(command, co
     assert torch.load(tmp_path / "run/slim.pt", weights_only=True).keys().isdisjoint({"dit", "optimizers"})
 
 
+def test_a_model_of_the_rich_world_is_scored_by_its_abilities(command, config, tmp_path):
+    rich = replace(config, scenes="move", max_words=32, dit_tokens=400, score_prompts=1)
+    code, out, err = command(train, "--out", tmp_path / "run", "--device", "cpu", *flags(rich))
+    assert code == 0, err
+    assert re.search(r"^two_things_held_out .* of 1, ceiling", out, re.MULTILINE)
+    assert out.endswith(" --world\n")
+
+
 def parse(*words):
     return train.make_parser().parse_args([str(word) for word in words])
 
