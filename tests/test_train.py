@@ -2,6 +2,7 @@
 from config import BadInput
 
 import csv
+import re
 import shlex
 import signal
 import time
