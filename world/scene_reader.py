@@ -348,7 +348,9 @@ def tell_story(scene, seen, times, frame_size):
     errors = []
     told = []
     for thing, begun in zip(seen, beginnings, strict=True):
-        stories = [replace(scene, things=[variant]) for variant in solo_stories(begun, scene.pillar, height)]
+        top = tuple(thing["track"][np.argmax(thing["whole"])] / min(frame_size))
+        variants = solo_stories(begun, top, scene.pillar, height)
+        stories = [replace(scene, things=[variant]) for variant in variants]
         error, story = best_story(stories, [thing], times, frame_size)
         errors.append(error)
         told.append(story.things[0] if story else None)
@@ -431,11 +433,12 @@ def name_velocity(velocity):
     return direction, speed
 
 
-def solo_stories(begun, pillar, height):
-    """What a thing that begins so may do by itself → a list of Things."""
+def solo_stories(begun, top, pillar, height):
+    """What a thing that begins so, and is first seen at `top`, may do by itself → a list of Things."""
+    # How long a fall lasts depends on where it begins, and a line through its first frames misses that.
     stories = []
-    if begun.start[1] < height - begun.size - SHORTEST_FALL:
-        stories.append(replace(begun, direction="still", speed="", event="falls"))
+    if top[1] < height - begun.size - SHORTEST_FALL:
+        stories.append(replace(begun, start=top, direction="still", speed="", event="falls"))
     if begun.direction is None:
         return stories
     stories.append(begun)
