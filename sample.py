@@ -627,7 +627,7 @@ def main():
     from safety import provenance
 
     # What the toy world shows, to warn of whatever is far from it.
-    from world.captions import telling_words
+    from world.captions import rich_telling_words, telling_words
     from world.scenes import GROUND
 
     parser = Flags(__doc__)
@@ -646,7 +646,12 @@ def main():
     print(f"model: {describe_model(model)}", flush=True)
     config = model.config
     text.encode_prompts(all_prompts, model.vocab, config.max_words)
-    telling = telling_words() if config.data == "world" else model.vocab
+    if config.scenes:
+        telling = rich_telling_words()
+    elif config.data == "world":
+        telling = telling_words()
+    else:
+        telling = model.vocab
     text.check_words(all_prompts, model.vocab, telling)
     frames = asked_frames(args, config)
     size = asked_size(args)

@@ -380,6 +380,13 @@ def rich_vocab():
     return sorted({"a", "an", "and", "the", "is", "stands", *said})
 
 
+def rich_telling_words():
+    """The words that say what a scene of the rich world shows, which those of grammar do not."""
+    everyday_words = [word for words in EVERYDAY.values() for word in words]
+    grounds = ("striped", "stripes", "dotted", "dots")
+    return [*SHAPES, *COLOURS, *SIZES, *DIRECTIONS, *SPEEDS, *everyday_words, *grounds]
+
+
 if __name__ == "__main__":
     import numpy as np
 

@@ -13,6 +13,7 @@ from world.captions import (
     describe_briefly,
     describe_fully,
     facts,
+    rich_telling_words,
     rich_vocab,
     vocab,
 )
@@ -398,3 +399,8 @@ def test_of_an_image_no_motion_is_told(scenes, describe_rich):
     for scene in scenes:
         if not scene.meeting:
             assert not in_motion & set(describe_rich(scene, rng, is_image=True).split())
+
+
+def test_words_that_tell_something_are_in_the_vocabulary_and_grammar_is_not_among_them():
+    assert set(rich_telling_words()) <= set(rich_vocab())
+    assert not {"a", "the", "and", "on", "is"} & set(rich_telling_words())
