@@ -59,7 +59,8 @@ def interval(share, n):
     middle = share + z**2 / (2 * n)
     spread = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     scale = 1 + z**2 / n
-    return (middle - spread) / scale, (middle + spread) / scale
+    # At 0 of n the low end is 0, give or take a rounding error, which would be printed as -0.0 %.
+    return max(0.0, (middle - spread) / scale), (middle + spread) / scale
 
 
 def attribute_shares(videos, combinations, fps):
