@@ -166,10 +166,10 @@ class Code:
 
 
 @pytest.fixture(scope="module")
-def all_bad_files(tmp_path_factory, checkpoint):
+def all_bad_files(tmp_path_factory, checkpoint, whole_checkpoint):
     """A folder of everything that can be wrong, of one good checkpoint, and of good clips."""
     folder = tmp_path_factory.mktemp("bad")
-    write_checkpoints(folder, checkpoint)
+    write_checkpoints(folder, checkpoint, whole_checkpoint)
     write_presets(folder)
     write_datasets(folder)
 
@@ -188,7 +188,7 @@ def bad_files(tmp_path, all_bad_files):
     return tmp_path
 
 
-def write_checkpoints(folder, checkpoint):
+def write_checkpoints(folder, checkpoint, whole_checkpoint):
     """A good checkpoint, and one of each way in which a checkpoint can be bad."""
     content = checkpoint.read_bytes()
     (folder / "good.pt").write_bytes(content)
@@ -201,9 +201,13 @@ def write_checkpoints(folder, checkpoint):
     slim = {key: value for key, value in state.items() if key != "optimizers"}
     torch.save(slim, folder / "slim.pt")
 
-    for name, knobs in (("misfit", {"dit_depth": 3}), ("future", {"warp": 1}), ("real", {"data": "clips"})):
+    for name, knobs in (("future", {"warp": 1}), ("real", {"data": "clips"})):
         changed = state | {"config": state["config"] | knobs}
         torch.save(changed, folder / f"{name}.pt")
+
+    # This one is resumed too, so it has optimizers.
+    whole = torch.load(whole_checkpoint, weights_only=True)
+    torch.save(whole | {"config": whole["config"] | {"dit_depth": 3}}, folder / "misfit.pt")
 
 
 def write_presets(folder):

@@ -43,9 +43,9 @@ def test_a_model_holds_what_the_checkpoint_says(checkpoint):
     assert vars(model.config) == saved["config"]
 
 
-def test_a_model_samples_with_the_average_and_not_with_the_last_weights(checkpoint):
-    saved = torch.load(checkpoint, weights_only=True)
-    model = load_model(checkpoint)
+def test_a_model_samples_with_the_average_and_not_with_the_last_weights(whole_checkpoint):
+    saved = torch.load(whole_checkpoint, weights_only=True)
+    model = load_model(whole_checkpoint)
     differs = False
     for name, weights in model.dit.state_dict().items():
         assert torch.equal(weights, saved["ema"][name])
@@ -190,9 +190,9 @@ def test_saving_replaces_the_last_checkpoint_and_leaves_nothing_else(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 
-def test_a_checkpoint_to_give_away_is_the_same_in_half_precision(checkpoint, tmp_path):
-    save_checkpoint(tmp_path / "slim.pt", slim_checkpoint(torch.load(checkpoint, weights_only=True)))
-    whole = load_model(checkpoint)
+def test_a_checkpoint_to_give_away_is_the_same_in_half_precision(whole_checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "slim.pt", slim_checkpoint(torch.load(whole_checkpoint, weights_only=True)))
+    whole = load_model(whole_checkpoint)
     half = load_model(tmp_path / "slim.pt")
     for a, b in zip(networks_parameters(whole), networks_parameters(half), strict=True):
         assert b.dtype == torch.float32
@@ -200,7 +200,7 @@ def test_a_checkpoint_to_give_away_is_the_same_in_half_precision(checkpoint, tmp
     assert (half.config, half.vocab) == (whole.config, whole.vocab)
     assert (half.latent_scale, half.train_seconds) == (whole.latent_scale, whole.train_seconds)
     assert half.steps == whole.steps == {"vae": 3, "dit": 3}
-    assert (tmp_path / "slim.pt").stat().st_size < checkpoint.stat().st_size / 2
+    assert (tmp_path / "slim.pt").stat().st_size < whole_checkpoint.stat().st_size / 2
 
 
 def test_a_checkpoint_to_give_away_holds_halves_of_the_sampled_networks_alone(checkpoint):
@@ -210,8 +210,8 @@ def test_a_checkpoint_to_give_away_holds_halves_of_the_sampled_networks_alone(ch
         assert {weights.dtype for weights in slim[network].values()} == {torch.float16}
 
 
-def test_a_saved_checkpoint_keeps_full_precision(checkpoint):
-    saved = torch.load(checkpoint, weights_only=True)
+def test_a_saved_checkpoint_keeps_full_precision(whole_checkpoint):
+    saved = torch.load(whole_checkpoint, weights_only=True)
     for network in ("vae", "dit", "ema"):
         assert {weights.dtype for weights in saved[network].values()} == {torch.float32}
 

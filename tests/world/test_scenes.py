@@ -443,7 +443,7 @@ def novelties(scene):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_held_out_is_drawn_for_training(kind):
-    for scene in rich_scenes(kind, 100):
+    for scene in rich_scenes(kind, 50):
         assert novelties(scene) == set()
 
 
