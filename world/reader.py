@@ -16,7 +16,16 @@ Letters
 
 import numpy as np
 
-from world.scenes import AREA_PER_RADIUS, CENTRE_DROP, COLOURS, DIRECTIONS, GROUND, SPEEDS, coverage
+from world.scenes import (
+    AREA_PER_RADIUS,
+    CENTRE_DROP,
+    COLOURS,
+    DIRECTIONS,
+    GROUND,
+    SIMPLE_SHAPES,
+    SPEEDS,
+    coverage,
+)
 
 ATTRIBUTES = ("shape", "colour", "direction", "speed")
 
@@ -149,7 +158,7 @@ def read_shape(cover, track, area):
     # Draw each shape with the area and the centre of mass that were found, and compare the pixels.
     overlaps = {}
     drawings = {}
-    for shape in AREA_PER_RADIUS:
+    for shape in SIMPLE_SHAPES:
         r = estimate_radius(area, shape)
         middle = track[looked_at] - (0, CENTRE_DROP[shape] * r)
         drawn = coverage(shape, r / min(H, W), middle / min(H, W), H, W)
