@@ -10,7 +10,7 @@ Papers
     Classifier-free guidance, Ho & Salimans 2022, sec. 3.2, https://arxiv.org/abs/2207.12598
 
 Where we differ: a model of the real world takes its words' vectors from a large pretrained language model;
-here they are learned together with the transformer, since a world of 18 words needs no more.
+here they are learned together with the transformer, since a world of so few words needs no more.
 
 Letters
     B   prompts in a batch
