@@ -70,6 +70,7 @@ class Config:
     schedule: Literal["flow", "cosine", "linear"] = "flow"  # how alpha and sigma go from data to noise
     target: Literal["velocity", "v", "eps"] = "velocity"  # what the network predicts
     logit_mean: float = 1.0  # training noise levels are sigmoid(normal + this): higher means more noise
+    slow_flow: float = 0.0  # trains on states noisier than their level, by up to this share of the way to 1
     prompt_dropout: float = 0.1  # share of training clips whose prompt is emptied, for guidance
     given_prob: float = 0.1  # share of training clips in which some frames are given, at noise level 0
     guidance: float = 2.0  # 0 ignores the prompt, 1 is the plain model, more pushes towards the prompt
@@ -98,6 +99,7 @@ CAN_BE_ZERO = (
     "vae_kl",
     "vae_steps",
     "logit_mean",
+    "slow_flow",
     "prompt_dropout",
     "given_prob",
     "guidance",
@@ -113,6 +115,7 @@ SHARES = (
     "image_prob",
     "late_prob",
     "window_prob",
+    "slow_flow",
     "prompt_dropout",
     "given_prob",
     "lr_decay",

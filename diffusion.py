@@ -17,6 +17,8 @@ Papers
     Levels drawn as sigmoid(normal): SD3, Esser et al. 2024, sec. 3.1, https://arxiv.org/abs/2403.03206
     Classifier-free guidance, Ho & Salimans 2022, https://arxiv.org/abs/2207.12598
     A level per frame: Diffusion Forcing, Chen et al. 2024, https://arxiv.org/abs/2407.01392
+    Slow flow: MixFlow, Li et al. 2025, https://arxiv.org/abs/2512.19311 (it trains a finished model further;
+        ours is trained so from its first step)
     Edits that start in between: SDEdit, Meng et al. 2022, https://arxiv.org/abs/2108.01073
 
 Where we differ: time is continuous, also for DDPM's thousand steps; levels are drawn nearer to pure noise
@@ -203,12 +205,24 @@ def draw_given_frames(B, f, given_prob, given_count):
     return given, row == rows.index("own levels")
 
 
-def diffusion_loss(network, x_0, prompt_ids, t, eps, schedule, target):
+def noisier_levels(t, slow_flow):
+    """Levels of what the network is shown where it is told t (B, f): slow flow (MixFlow).
+
+        t + u slow_flow (1 - t),  u uniform in [0, 1], one for each clip
+
+    In sampling the network makes errors, so what it is shown at a level looks like data at a noisier one.
+    It has learned to answer that. What is given (t = 0) is given without an error."""
+    u = torch.rand(len(t), 1, device=t.device)
+    return torch.where(t > 0, t + u * slow_flow * (1 - t), 0.0)
+
+
+def diffusion_loss(network, x_0, prompt_ids, t, eps, schedule, target, slow_flow=0.0):
     """Squared error of the prediction over what had to be invented (t > 0): DDPM, eq. 14, for any target.
 
     Lists, an entry per clip shape: x_0, eps (B, Z, f, h, w); prompt_ids (B, L); t (B, f)
-    → one tensor, an error per clip."""
-    frame_times = [levels[:, None, :, None, None] for levels in t]             # (B, 1, f, 1, 1)
+    → one tensor, an error per clip. slow_flow: see noisier_levels."""
+    shown = [noisier_levels(levels, slow_flow) for levels in t] if slow_flow else t
+    frame_times = [levels[:, None, :, None, None] for levels in shown]         # (B, 1, f, 1, 1)
     x_t = []
     for clean, noise, time in zip(x_0, eps, frame_times, strict=True):
         x_t.append(schedule.add_noise(clean, noise, time))

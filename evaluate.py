@@ -16,7 +16,7 @@ Letters
     B       clips
     T H W   frames, height, width in pixels
 """
-from config import BadInput, clip_shapes
+from config import BadInput, clip_shapes, latent_length
 
 import json
 import math
@@ -30,25 +30,29 @@ import torch
 import torch.nn.functional as F
 
 from data.video_io import film_strip, to_float, to_uint8
+from diffusion import Schedule, diffusion_loss
 from sample import add_model_flags, complete, connect, extend, fill, generate
 from utils.checkpoint import check_is_trained, describe_model, load_model
 from utils.cli import Flags, check_at_least, pick_device, run
 from vae import psnr
-from world.captions import RELATIONS, describe, describe_fully, facts
+from world.captions import RELATIONS, describe, describe_fully, facts, facts_at_any_time, facts_of_image
 from world.reader import ATTRIBUTES, path_error, read, seam_velocity, shows, steadiness
 from world.scene_reader import read_facts
 from world.scenes import (
     COMBINATIONS,
     GROUND,
     HELD_OUT,
+    OPPOSITE,
     SEEN,
+    SIZES,
     draw_rich_scene,
     draw_scene,
     frame_extent,
     render,
 )
+from world.twins import TWINS, draw_twins
 
-NEAR = 2.0  # pixels: a path that stays this near to the world's own is right
+NEAR = 2.0  # pixels of 32: a path that stays this near to the world's own is right
 SAME_DIRECTION = 0.7  # cosine of the angle between two velocities, above which they point the same way
 CLEARLY_NOT_GROUND = 60  # a pixel farther than this from the ground's colour (of 442) shows a thing
 
@@ -77,18 +81,37 @@ def attribute_shares(videos, combinations, fps):
     return shares
 
 
-def world_clips(pool, n, seed, frames, height, width, fps):
-    """n clips of the world → combinations, captions, videos (n, T, H, W, 3). Each of the pool's
+def world_clips(pool, n, seed, frames, height, width, fps, is_rich=False):
+    """n clips of one moving thing → combinations, captions, videos (n, T, H, W, 3). Each of the pool's
     combinations is as frequent as the others: 256 held-out clips are 14 sentences with 256 different
-    starts."""
+    starts. is_rich: the things have the sizes of the rich world, and the captions its wordings."""
+    combinations, scenes = world_scenes(pool, n, seed, frame_extent(height, width), is_rich)
+    captions = [tell(scene, frames, is_rich) for scene in scenes]
+    videos = np.stack([render(scene, frames, height, width, fps) for scene in scenes])
+    return combinations, captions, videos
+
+
+def world_scenes(pool, n, seed, extent, is_rich):
+    """The scenes of `world_clips` → combinations, scenes."""
     rng = np.random.default_rng(seed)
     order = np.resize(rng.permutation(len(pool)), n)
     combinations = [pool[i] for i in order]
-    extent = frame_extent(height, width)
-    scenes = [draw_scene(rng, combination, extent) for combination in combinations]
-    captions = [describe(scene) for scene in scenes]
-    videos = np.stack([render(scene, frames, height, width, fps) for scene in scenes])
-    return combinations, captions, videos
+    sizes = list(SIZES.values()) if is_rich else None
+    return combinations, [draw_scene(rng, combination, extent, sizes=sizes) for combination in combinations]
+
+
+def tell(scene, frames, is_rich):
+    """The caption of a scene with one thing, as the model was trained on it: of an image without motion."""
+    if not is_rich:
+        return describe(scene, () if frames == 1 else ("direction", "speed"))
+    return describe_fully(scene, np.random.default_rng(0), facts_of_image if frames == 1 else facts)
+
+
+def tell_at_any_time(scene, is_rich):
+    """The caption of a scene with one thing that stays true when it has bounced."""
+    if not is_rich:
+        return describe(scene, ("speed",))
+    return describe_fully(scene, np.random.default_rng(0), facts_at_any_time)
 
 
 def usual_clips(config, pool, n, seed):
@@ -172,14 +195,18 @@ class ModeScorer:
     seed: int
     sampling: dict  # steps, guidance, eta, seed of sample.complete
     examples: list = field(default_factory=list)  # (caption, video, which of its frames were given)
+    rows: dict = field(default_factory=dict)  # title -> {"share", "n", "ceiling"}
 
     @property
     def fps(self):
         return self.model.config.fps
 
-    def row(self, title, right, note=""):
-        """Prints a share with its interval. right: n booleans, or their share."""
+    def row(self, title, right, note="", ceiling=None):
+        """Keeps a share and prints it with its interval. right: n booleans, or their share. ceiling: the
+        share of the world's own clips, None where it was not measured."""
         share = float(np.mean(right))
+        ceiling = None if ceiling is None else float(np.mean(ceiling))
+        self.rows[title] = {"share": share, "n": self.n, "ceiling": ceiling}
         low, high = interval(share, self.n)
         print(f"{title:58}{share:7.1%}   {low:.1%} to {high:.1%} of {self.n}   {note}", flush=True)
 
@@ -187,9 +214,25 @@ class ModeScorer:
         """Puts the first of the videos into the picture. given: (T,) bool, its frames that were given."""
         self.examples.append((caption, videos[0], np.broadcast_to(given, len(videos[0]))))
 
-    def clips(self, pool, seed_offset, frames):
-        """Clips of 32x32 from the world. The same offset and length give the same clips."""
-        return world_clips(pool, self.n, self.seed + seed_offset, frames, 32, 32, self.fps)
+    @property
+    def is_rich(self):
+        return bool(self.model.config.scenes)
+
+    @property
+    def side(self):
+        """The side of a square frame in pixels, a multiple of 32."""
+        return 32 * max(1, min(self.model.config.height, self.model.config.width) // 32)
+
+    @property
+    def near(self):
+        """Pixels: a path that stays this near to the world's own is right."""
+        return NEAR * self.side / 32
+
+    def clips(self, pool, seed_offset, frames, height=None, width=None):
+        """Clips from the world, square ones unless asked otherwise. The same offset and shape give the same
+        clips."""
+        shape = (frames, height or self.side, width or self.side)
+        return world_clips(pool, self.n, self.seed + seed_offset, *shape, self.fps, self.is_rich)
 
     def no_prompts(self):
         return [""] * self.n
@@ -205,11 +248,11 @@ def path_errors(videos, truth, frames):
     return [path_error(video, clip, frames) for video, clip in zip(videos, truth, strict=True)]
 
 
-def same_and_near(videos, combinations, errors):
-    """Which videos show the same thing on the right path."""
+def same_and_near(videos, combinations, errors, near):
+    """Which videos show the same thing on the right path, at most `near` pixels from it."""
     right = []
     for video, combination, error in zip(videos, combinations, errors, strict=True):
-        right.append(shows(video, combination) and error <= NEAR)
+        right.append(shows(video, combination) and error <= near)
     return right
 
 
@@ -217,12 +260,13 @@ def score_text_to_video(scorer):
     """Prompts alone: three lengths of three shapes, and a size that was never trained."""
     model = scorer.model
     trained_lengths, trained_sizes = clip_shapes(model.config)
-    shapes = [(size, T) for size in ((32, 32), (24, 40), (40, 24)) for T in (17, 21, 25)]
-    shapes.append(((32, 48), 17))
+    side = scorer.side
+    short, long = 3 * side // 4, 5 * side // 4
+    shapes = [(size, T) for size in ((side, side), (short, long), (long, short)) for T in (17, 21, 25)]
+    shapes.append(((side, 3 * side // 2), 17))
     print(f"{'text to video':58}{'':7}   " + " / ".join(ATTRIBUTES) + ", ceiling of the worst")
     for (H, W), T in shapes:
-        seed = scorer.seed + T + W
-        combinations, captions, truth = world_clips(SEEN, scorer.n, seed, T, H, W, scorer.fps)
+        combinations, captions, truth = scorer.clips(SEEN, T + W, T, H, W)
         videos = generate(model, captions, T, H, W, **scorer.sampling)
         found = attribute_shares(videos, combinations, scorer.fps)
         ceiling = attribute_shares(truth, combinations, scorer.fps)
@@ -233,17 +277,17 @@ def score_text_to_video(scorer):
             title += " (never trained)"
         shares = " / ".join(f"{found[name]:.1%}" for name in ATTRIBUTES)
         worst = min(ceiling[name] for name in ATTRIBUTES)
-        scorer.row(title, found["all"], f"{shares}, {worst:.1%}")
+        scorer.row(title, found["all"], f"{shares}, {worst:.1%}", ceiling["all"])
 
 
 def score_images(scorer):
     """Videos of one frame: shape and colour."""
-    combinations, _, truth = scorer.clips(SEEN, 0, 1)
-    captions = [f"a {colour} {shape}" for shape, colour, _, _ in combinations]
-    images = generate(scorer.model, captions, 1, 32, 32, **scorer.sampling)
+    combinations, captions, truth = scorer.clips(SEEN, 0, 1)
+    images = generate(scorer.model, captions, 1, scorer.side, scorer.side, **scorer.sampling)
     right = [shows(image, combination) for image, combination in zip(images, combinations, strict=True)]
     ceiling = [shows(image, combination) for image, combination in zip(truth, combinations, strict=True)]
-    scorer.row("images, 32x32", right, f"reader on the world's own {np.mean(ceiling):.1%}")
+    note = f"reader on the world's own {np.mean(ceiling):.1%}"
+    scorer.row(f"images, {scorer.side}x{scorer.side}", right, note, ceiling)
 
 
 def score_animate(scorer):
@@ -284,8 +328,8 @@ def score_extension(scorer, direction, videos, truth, combinations, new, seam):
     """new: the invented frames; seam: the last of the five frames over which the velocity at the seam is
     measured."""
     errors = path_errors(videos, truth, new)
-    title = f"extend {direction} by 1 s: the same thing, within 2 px"
-    scorer.row(title, same_and_near(videos, combinations, errors), pixels(errors))
+    title = f"extend {direction} by 1 s: the same thing, within {scorer.near:g} px"
+    scorer.row(title, same_and_near(videos, combinations, errors, scorer.near), pixels(errors))
 
     # The floor: the truth as a sampler that makes no mistake would show it, through the VAE where frames
     # are new.
@@ -315,8 +359,9 @@ def score_fill(scorer):
     combinations, _, truth = scorer.clips(SEEN, 3, 25)
     videos, _ = fill(scorer.model, scorer.no_prompts(), truth, 9, 16, **scorer.sampling)
     errors = path_errors(videos, truth, slice(9, 17))
-    right = same_and_near(videos, combinations, errors)
-    scorer.row("fill in the middle third: the same thing, within 2 px", right, pixels(errors))
+    right = same_and_near(videos, combinations, errors, scorer.near)
+    title = f"fill in the middle third: the same thing, within {scorer.near:g} px"
+    scorer.row(title, right, pixels(errors))
     frame = np.arange(25)
     scorer.show("a clip, its middle third filled in, no prompt", videos, given=(frame < 9) | (frame > 16))
 
@@ -329,8 +374,9 @@ def score_connect(scorer):
 
     videos, _ = connect(model, prompts, truth[:, :5], truth[:, 17:], 12, **scorer.sampling)
     errors = path_errors(videos, truth, slice(5, 17))
-    right = same_and_near(videos, combinations, errors)
-    scorer.row("connect two clips of a thing: the same, within 2 px", right, pixels(errors))
+    right = same_and_near(videos, combinations, errors, scorer.near)
+    title = f"connect two clips of a thing: the same, within {scorer.near:g} px"
+    scorer.row(title, right, pixels(errors))
 
     # Between different things anything may happen, but something has to be there in every frame.
     other = np.roll(truth, 1, 0)
@@ -358,8 +404,8 @@ def score_edit(scorer):
         errors = path_errors(videos, truth, slice(None))
         right = []
         for video, error in zip(videos, errors, strict=True):
-            right.append(read(video)["colour"] == "blue" and error <= NEAR)
-        title = f"edit red to blue, strength {strength}: blue, within 2 px"
+            right.append(read(video)["colour"] == "blue" and error <= scorer.near)
+        title = f"edit red to blue, strength {strength}: blue, within {scorer.near:g} px"
         scorer.row(title, right, pixels(errors))
         scorer.show(f"edited with strength {strength}: {prompts[0]}", videos, given=False)
 
@@ -376,7 +422,8 @@ MODES = [
 
 
 def modes(model, n, seed=20_000, **sampling):
-    """Scores everything that sample.py does with frames, n cases each; prints a line for each as it is known.
+    """Scores everything that sample.py does with frames, n cases each → a dict, row → {"share", "n",
+    "ceiling"}; prints a line for each as it is known.
 
     sampling: steps, guidance, eta. Writes the first case of the modes to out/modes.png."""
     scorer = ModeScorer(model, n, seed, {"seed": seed} | sampling)
@@ -386,35 +433,50 @@ def modes(model, n, seed=20_000, **sampling):
     Path("out").mkdir(exist_ok=True)
     iio.imwrite("out/modes.png", film_strip(videos, captions, columns=9, given=given))
     print("out/modes.png shows the first case of each: frames with a green border were given")
+    return scorer.rows
 
 
 def minute(model, n, seconds, seed=30_000, **sampling):
-    """n long videos of 32x32, read second by second: does the thing keep its looks, does it move as asked?"""
-    fps = model.config.fps
-    combinations, captions, _ = world_clips(SEEN, n, seed, 1, 32, 32, fps)
+    """n long square videos, read second by second: does the thing keep its looks, does it move as asked? → a
+    dict, row → {"share", "n", "ceiling"}, where n counts seconds."""
+    scorer = ModeScorer(model, n, seed, sampling)
+    fps = scorer.fps
+    side = scorer.side
+    _, scenes = world_scenes(SEEN, n, seed, (1.0, 1.0), scorer.is_rich)
+    combinations, captions, _ = scorer.clips(SEEN, 0, 5)
 
     # The direction is for the first window alone: after a bounce it is another one.
-    then = [f"a {colour} {shape} moving {speed}" for shape, colour, _, speed in combinations]
+    then = [tell_at_any_time(scene, scorer.is_rich) for scene in scenes]
     frames = 1 + 4 * int((seconds * fps + 2) // 4)
     begun = time.time()
-    videos = generate(model, captions, frames, 32, 32, seed=seed, progress=True, then=then, **sampling)
+    videos = generate(model, captions, frames, side, side, seed=seed, progress=True, then=then, **sampling)
     took = time.time() - begun
 
-    looks = []
-    moves = []
-    drifts = []
-    for video, combination in zip(videos, combinations, strict=True):
-        looks_right, moves_right, drift = steadiness(video, combination, fps)
-        looks.append(looks_right)
-        moves.append(moves_right)
-        drifts.append(drift)
-    print_seconds("looks the same", np.array(looks), seconds)
-    print_seconds("moves right", np.array(moves), seconds)
+    looks, moves, drifts = judge_seconds(videos, combinations, fps)
+    print_seconds("looks the same", looks, seconds)
+    print_seconds("moves right", moves, seconds)
     highest = np.quantile(drifts, 0.95)
     print(
         f"{seconds} s, brightness drifts by {np.mean(drifts):.1%} (95 % of clips below {highest:.1%}); "
         f"{took / n / seconds:.3f} s of computing per second of video"
     )
+
+    # The ceilings: the world's own clips, read in the same way.
+    truth = [render(scene, frames, side, side, fps) for scene in scenes]
+    true_looks, true_moves, _ = judge_seconds(truth, combinations, fps)
+    rows = {}
+    for title, right, ceiling in (("looks", looks, true_looks), ("motion", moves, true_moves)):
+        rows[title] = {"share": float(right.mean()), "n": right.size, "ceiling": float(ceiling.mean())}
+    return rows
+
+
+def judge_seconds(videos, combinations, fps):
+    """world.reader.steadiness of each video → looks (n, seconds) bool, moves (n, seconds) bool, n drifts."""
+    judged = []
+    for video, combination in zip(videos, combinations, strict=True):
+        judged.append(steadiness(video, combination, fps))
+    looks, moves, drifts = zip(*judged, strict=True)
+    return np.array(looks), np.array(moves), drifts
 
 
 # The abilities of the rich world: the kind of scene, how many things (None: as many as the kind may have),
@@ -435,22 +497,24 @@ ABILITIES = {
 }
 
 
+# Where the model's surprise is measured: noise levels at which the frames that follow are hidden, but not
+# wholly.
+SURPRISE_LEVELS = (0.6, 0.7, 0.8, 0.9)
+
+
 def world(model, n, seed=40_000, **sampling):
     """Scores the abilities that a model of the rich world was trained for, n prompts each → a dict, row →
     {"share", "n", "ceiling"}. Prints each row as it is known.
 
     A video is right if the reader finds every fact of the scene that its prompt describes, and no further
-    thing; where things lie to each other is not counted, since not every prompt has room for it. The rows
-    ground and camera are taken from all these videos, camera from those whose prompt moves it. The ceiling is
-    the same for the world's own clips."""
+    thing; where things lie to each other is not counted, since not every prompt has room for it. The ceiling
+    is the same for the world's own clips. The rows of single facts are taken from all these videos."""
     config = model.config
     extent = frame_extent(config.height, config.width)
     shape = (config.frames, config.height, config.width)
     seconds = (config.frames - 1) / config.fps
     rows = {}
-    asked = []
-    found = []
-    found_in_truth = []
+    cases = []
     for ability, (kind, count, held_out) in ABILITIES.items():
         if kind not in config.scenes.split():
             continue
@@ -458,37 +522,117 @@ def world(model, n, seed=40_000, **sampling):
         scenes = [draw_rich_scene(rng, kind, extent, seconds, count, held_out) for _ in range(n)]
         captions = [describe_fully(scene, rng) for scene in scenes]
         videos = generate(model, captions, *shape, seed=seed, **sampling)
-        wanted = [{fact for fact in facts(scene) if fact[1] not in RELATIONS} for scene in scenes]
-        told = [read_facts(video, config.fps) for video in videos]
-        told_of_truth = [read_facts(render(scene, *shape, config.fps), config.fps) for scene in scenes]
+        found = [read_facts(video, config.fps) for video in videos]
+        found_in_truth = [read_facts(render(scene, *shape, config.fps), config.fps) for scene in scenes]
+        asked = [{fact for fact in facts(scene) if fact[1] not in RELATIONS} for scene in scenes]
 
-        add_row(rows, ability, wanted, told, told_of_truth)
-        asked += wanted
-        found += told
-        found_in_truth += told_of_truth
-
-    # One fact at a time, wherever it was asked for.
-    for subject in ("ground", "camera"):
-        cases = []
-        for wanted, told, told_of_truth in zip(asked, found, found_in_truth, strict=True):
-            fact = next(fact for fact in wanted if fact[0] == subject)
-            if fact != ("camera", "is", "still"):
-                cases.append(({fact}, told, told_of_truth))
-        if cases:
-            add_row(rows, subject, *zip(*cases, strict=True))
+        cases_of_ability = list(zip(asked, found, found_in_truth, scenes, captions, strict=True))
+        add_row(rows, ability, cases_of_ability)
+        cases += cases_of_ability
+    add_fact_rows(rows, cases)
+    add_surprise_rows(rows, model, n, seed)
     return rows
 
 
-def add_row(rows, title, wanted, told, told_of_truth):
-    """Puts the share of videos of which all that was wanted is told into `rows`, and prints it.
+def add_fact_rows(rows, cases):
+    """The rows of single facts, wherever a prompt told them. cases: (facts asked, facts found, facts found in
+    the world's own clip, scene, caption) for each video."""
+    told = {"ground": [], "camera": [], "relation": []}
+    confused = []
+    for asked, found, found_in_truth, scene, caption in cases:
+        both = (found, found_in_truth)
+        told["ground"].append(({("ground", "is", scene.ground)}, *both))
+        if scene.camera != "still":
+            told["camera"].append(({("camera", "is", scene.camera)}, *both))
+        relations = relations_told(caption, scene)
+        if relations:
+            told["relation"].append((relations, *both))
 
-    wanted, told, told_of_truth: a set of facts for each video."""
-    right = np.mean([want <= tells for want, tells in zip(wanted, told, strict=True)])
-    ceiling = np.mean([want <= tells for want, tells in zip(wanted, told_of_truth, strict=True)])
-    low, high = interval(right, len(wanted))
-    rows[title] = {"share": float(right), "n": len(wanted), "ceiling": float(ceiling)}
-    counted = f"{right:7.1%}   {low:.1%} to {high:.1%} of {len(wanted)}"
-    print(f"{title:20}{counted}, ceiling {ceiling:.1%}", flush=True)
+        # Something that should go left goes right, or the other way round.
+        for colour, relation, direction in asked:
+            if relation == "moves" and direction in ("left", "right"):
+                confused.append(({(colour, "moves", OPPOSITE[direction])}, *both))
+    for title, cases_of_fact in (*told.items(), ("left_right_confusion", confused)):
+        if cases_of_fact:
+            add_row(rows, title, cases_of_fact)
+
+
+def relations_told(caption, scene):
+    """The facts "left of" and "above" that a caption tells, from either side."""
+    relations = {fact for fact in facts(scene) if fact[1] in RELATIONS}
+    told = {relation for relation, reverse in RELATIONS.items() if relation in caption or reverse in caption}
+    # Of three things, a word does not say which two it is about, so captions of two alone are counted.
+    if len(scene.things) != 2:
+        return set()
+    return {fact for fact in relations if fact[1] in told}
+
+
+def add_surprise_rows(rows, model, n, seed):
+    """How often an impossible twin surprises the model more than the clip that keeps the law, by law and for
+    all together (world/twins.py)."""
+    config = model.config
+    shape = (config.frames, config.height, config.width, config.fps)
+    all_surprised = []
+    for twin, kind in TWINS.items():
+        if kind not in config.scenes.split():
+            continue
+        rng = np.random.default_rng(seed)
+        pairs = [draw_twins(rng, twin, *shape) for _ in range(n)]
+        surprised = is_surprised(model, pairs, seed)
+        add_share(rows, f"surprise: {twin}", surprised, ceiling=1.0)
+        all_surprised += surprised
+    if all_surprised:
+        add_share(rows, "surprise", all_surprised, ceiling=1.0)
+
+
+@torch.no_grad()
+def is_surprised(model, pairs, seed):
+    """Which impossible twins have the higher denoising loss → a list of booleans.
+
+    pairs: (possible, impossible, first frame in which they differ) as draw_twins makes them. What both begin
+    with is given, there is no prompt, and both get the same noise."""
+    device = model.latent_scale.device
+    schedule = Schedule(model.config.schedule)
+    generator = torch.Generator().manual_seed(seed)
+    surprised = []
+    for possible, impossible, first in pairs:
+        video = to_float(np.stack([possible, impossible])).to(device)
+        x_0 = model.vae.encode(video)[0] * model.latent_scale                          # (2, Z, f, h, w)
+        given = torch.arange(x_0.shape[2], device=device) < latent_length(first)       # (f,)
+
+        # One batch: each level, each with noise of its own, for both twins.
+        levels = torch.tensor(SURPRISE_LEVELS, device=device).repeat_interleave(2)     # (2 levels,)
+        eps = torch.randn(len(SURPRISE_LEVELS), *x_0.shape[1:], generator=generator).to(device)
+        losses = diffusion_loss(
+            model.dit,
+            [x_0.repeat(len(SURPRISE_LEVELS), 1, 1, 1, 1)],
+            [torch.zeros(len(levels), model.config.max_words, dtype=torch.long, device=device)],
+            [levels[:, None] * ~given],
+            [eps.repeat_interleave(2, 0)],
+            schedule,
+            model.config.target,
+        )
+        loss_of_possible, loss_of_impossible = losses.unflatten(0, (-1, 2)).mean(0).tolist()
+        surprised.append(loss_of_impossible > loss_of_possible)
+    return surprised
+
+
+def add_row(rows, title, cases):
+    """Puts the share of videos in which all that was asked is found into `rows`, and prints it.
+
+    cases: (facts asked, facts found, facts found in the world's own clip, ...) for each video."""
+    right = [asked <= found for asked, found, *_ in cases]
+    ceiling = np.mean([asked <= found_in_truth for asked, _, found_in_truth, *_ in cases])
+    add_share(rows, title, right, float(ceiling))
+
+
+def add_share(rows, title, right, ceiling):
+    """Puts the share of `right`, booleans, into `rows`, and prints it."""
+    n = len(right)
+    share = float(np.mean(right))
+    low, high = interval(share, n)
+    rows[title] = {"share": share, "n": n, "ceiling": ceiling}
+    print(f"{title:38}{share:7.1%}   {low:.1%} to {high:.1%} of {n}, ceiling {ceiling:.1%}", flush=True)
 
 
 def print_seconds(title, right, seconds):
@@ -517,8 +661,7 @@ def add_flags(parser):
     instead.add_argument("--minute", type=int, metavar="SECONDS", help="score long videos instead")
     world_help = "score the abilities of a model of the rich world instead"
     instead.add_argument("--world", action="store_true", help=world_help)
-    json_help = "end with the report as one line of JSON; without --modes and --minute"
-    add("--json", action="store_true", help=json_help)
+    add("--json", action="store_true", help="end with the report as one line of JSON")
 
 
 def main():
@@ -537,14 +680,12 @@ def main():
     if args.world and not model.config.scenes:
         what = "trained on the simple world; --world scores models whose knob `scenes` is not empty"
         raise BadInput(f"checkpoint {model.checkpoint_path}: {what}")
-    if args.json and (args.modes or args.minute):
-        raise BadInput("--json goes with no flag, or with --world; --modes and --minute print rows alone")
 
     sampling = {"steps": args.steps, "guidance": args.guidance, "eta": 1.0 if args.sampler == "ddpm" else 0.0}
     if args.modes:
-        modes(model, args.prompts, **sampling)
+        report = modes(model, args.prompts, **sampling)
     elif args.minute:
-        minute(model, args.prompts, args.minute, **sampling)
+        report = minute(model, args.prompts, args.minute, **sampling)
     elif args.world:
         report = world(model, args.prompts, **sampling)
     else:

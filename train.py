@@ -211,7 +211,8 @@ class Trainer:
 
         eps = [torch.randn_like(latents) for latents in x_0]
         losses = diffusion_loss(
-            self.dit, x_0, prompt_ids, t, eps=eps, schedule=self.schedule, target=self.config.target
+            self.dit, x_0, prompt_ids, t, eps=eps, schedule=self.schedule, target=self.config.target,
+            slow_flow=self.config.slow_flow,
         )
         clip_levels = torch.cat([levels.amax(1) for levels in t])
         return losses.mean(), clip_levels, losses.detach()

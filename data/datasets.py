@@ -28,12 +28,24 @@ from torch.utils.data import DataLoader, Dataset
 
 import text
 from data.video_io import nearest_size, probe, read_window
-from world.captions import MAX_WORDS, describe, describe_briefly, describe_fully, rich_vocab
+from world.captions import (
+    MAX_WORDS,
+    describe,
+    describe_briefly,
+    describe_fully,
+    facts,
+    facts_at_any_time,
+    facts_of_image,
+    rich_vocab,
+)
 from world.captions import vocab as world_vocab
 from world.scenes import CALM_SECONDS, KINDS, draw_rich_scene, draw_scene, frame_extent, pick, render
 
 # Most captions of the rich world tell everything, as DALL·E 3's do; the others are short, as people write.
-BRIEF_SHARE = 0.1
+BRIEF_SHARE = 0.2
+
+# How long a late clip's motion has lasted, at most, in seconds: a minute is what we sample.
+LATEST = 60.0
 
 # A packed batch counts as full after this many draws that did not fit.
 MAX_MISSES = 50
@@ -160,7 +172,7 @@ class WorldDataset(Dataset):
         # Some of the late clips long enough for it show how a long video is continued; their captions
         # always tell the speed.
         if frames > 1 + TIME_FACTOR and rng.random() < self.config.window_prob:
-            return self.make_window(rng, scene, frames, height, width)
+            return self.make_window(rng, scene, describe(scene, ("speed",)), frames, height, width)
 
         caption = describe(scene, ("speed",) if tells_speed else ())
         if is_empty:
@@ -169,14 +181,28 @@ class WorldDataset(Dataset):
 
     def make_rich_clip(self, rng, frames, height, width):
         """A clip of the rich world, of a kind that can be shown in so few frames."""
+        if frames > 1 and rng.random() < self.config.late_prob:
+            return self.make_late_rich_clip(rng, frames, height, width)
         seconds = (frames - 1) / self.config.fps
         kinds = [kind for kind in self.kinds if KINDS[kind] <= seconds] or ["move"]
         scene = draw_rich_scene(rng, pick(rng, kinds), frame_extent(height, width), seconds)
         tell = describe_briefly if rng.random() < BRIEF_SHARE else describe_fully
-        caption = tell(scene, rng, is_image=frames == 1)
+        caption = tell(scene, rng, facts_of_image if frames == 1 else facts)
         return render(scene, frames, height, width, self.config.fps), caption, 0
 
-    def make_window(self, rng, scene, frames, height, width):
+    def make_late_rich_clip(self, rng, frames, height, width):
+        """A clip from later in a long video: one thing has moved and bounced for a while, before a still
+        camera. Its caption tells what is true all the time."""
+        seconds = (frames - 1) / self.config.fps
+        scene = draw_rich_scene(rng, "move", frame_extent(height, width), seconds, count=1)
+        scene.camera = "still"
+        caption = describe_fully(scene, rng, facts_at_any_time)
+        if frames > 1 + TIME_FACTOR and rng.random() < self.config.window_prob:
+            return self.make_window(rng, scene, caption, frames, height, width)
+        times = rng.uniform(0, LATEST) + np.arange(frames) / self.config.fps
+        return render(scene, frames, height, width, times=times), caption, 0
+
+    def make_window(self, rng, scene, caption, frames, height, width):
         """A later window of a long video, as sampling meets it: (video, caption, latent frames given).
 
         Frame 0 is a memory of the video's beginning, the next latent frames are what came last, and the rest
@@ -195,9 +221,9 @@ class WorldDataset(Dataset):
         size_factor[1 : last + 1] = rng.uniform(0.85, 1.15)
 
         # The memory: up to a minute earlier, and of the right size.
-        times[0] = rng.uniform(-60, 0)
+        times[0] = rng.uniform(-LATEST, 0)
         video = render(scene, frames, height, width, self.config.fps, times, size_factor)
-        return video, describe(scene, ("speed",)), given
+        return video, caption, given
 
 
 class FolderDataset(WorldDataset):

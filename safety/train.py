@@ -32,14 +32,16 @@ from safety import prompts as prompt_checks
 from safety.prompts import POLICIES, SHARPER, judge, ngrams, plain, stretches
 from utils import checkpoint as checkpoints
 from utils.cli import Flags, progress_bar, run
-from world.captions import describe
+from world.captions import describe, describe_briefly, describe_fully
 from world.scenes import (
     COLOURS,
     GROUND,
     HELD_OUT,
+    KINDS,
     SEEN,
     SIMPLE_SHAPES,
     coverage,
+    draw_rich_scene,
     draw_scene,
     frame_extent,
     render,
@@ -50,6 +52,7 @@ LEETSPEAK = dict(zip("oieast", "013457", strict=True))
 LOOK_ALIKES = dict(zip("aeopcxyi", "аеорсхуі", strict=True))  # cyrillic
 FRAME_SIZES = ((32, 32), (24, 40), (40, 24), (40, 40), (32, 56), (24, 32))
 FPS = 12.0
+RICH_PROMPTS = 400  # captions of the rich world that the classifier of prompts learns from
 
 
 def pick(rng, options):
@@ -89,6 +92,17 @@ def toy_prompt(combination, motion):
     return f"{thing} moving {' '.join(motion)}"
 
 
+def rich_prompts(rng, count):
+    """Captions of the rich world, each kind of scene as often as the others, full ones and brief ones."""
+    prompts = []
+    kinds = list(KINDS)
+    for number in range(count):
+        scene = draw_rich_scene(rng, kinds[number % len(kinds)])
+        describe_rich = pick(rng, (describe_fully, describe_briefly))
+        prompts.append(describe_rich(scene, rng))
+    return prompts
+
+
 def training_texts(rows, rng):
     """[(label, template, prompt)] → the plain texts to learn from, and their labels as indices of POLICIES.
 
@@ -96,7 +110,10 @@ def training_texts(rows, rng):
     good = [plain(prompt) for label, _, prompt in rows if label == "allowed"]
     forbidden = [row for row in rows if row[0] != "allowed"]
     bad = [(plain(prompt), prompt_checks.NAMES.index(label)) for label, _, prompt in forbidden]
-    toy_texts = [plain(prompt) for prompt in toy(SEEN)]
+    toy_texts = [plain(prompt) for prompt in toy(SEEN) + rich_prompts(rng, RICH_PROMPTS)]
+
+    # A long caption is judged in stretches, which may begin and end anywhere in a word.
+    toy_texts += [stretch for text in toy_texts for stretch in stretches(text)[1:]]
 
     # Every harmless text also before another one: whole, and in two of the stretches that `judge` cuts.
     longer = [f"{text} {pick(rng, good)}" for text in good]

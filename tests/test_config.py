@@ -83,7 +83,7 @@ def test_which_numbers_may_be_zero():
 
 def test_which_numbers_are_shares():
     shares = {name for name in NUMBERS if name.endswith("_prob")}
-    assert set(SHARES) == shares | {"prompt_dropout", "lr_decay", "ema_decay"}
+    assert set(SHARES) == shares | {"slow_flow", "prompt_dropout", "lr_decay", "ema_decay"}
 
 
 @pytest.mark.parametrize("name", SHARES)

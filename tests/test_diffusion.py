@@ -18,6 +18,7 @@ from diffusion import (
     draw_noise_levels,
     draw_sampling,
     draw_schedules,
+    noisier_levels,
     sample_latents,
     sampling_times,
     target_coefficients,
@@ -341,6 +342,40 @@ def test_the_loss_is_the_squared_error_of_the_target_over_what_was_invented(targ
                     errors.append(((0.25 - a * noise - b * clean) ** 2).mean())
             expected.append(torch.stack(errors).mean())
     torch.testing.assert_close(losses, torch.stack(expected))
+
+
+def test_slow_flow_shows_up_to_its_share_of_the_way_to_noise_and_what_is_given_as_it_is():
+    t = torch.tensor([[0.0, 0.5, 0.9]]).expand(4000, -1)
+    shown = noisier_levels(t, 0.6)
+    assert (shown[:, 0] == 0).all()
+    for frame, level in ((1, 0.5), (2, 0.9)):
+        way = (shown[:, frame] - level) / (1 - level)
+        assert way.min() >= 0
+        assert way.max() <= 0.6
+        assert way.mean() == pytest.approx(0.3, abs=0.02)
+
+
+def test_slow_flow_moves_a_whole_clip_by_one_share_of_the_way():
+    shown = noisier_levels(torch.tensor([[0.2, 0.6]]), 0.6)[0]
+    way = (shown - torch.tensor([0.2, 0.6])) / torch.tensor([0.8, 0.4])
+    torch.testing.assert_close(way[0], way[1])
+
+
+def test_with_slow_flow_the_network_is_told_the_level_and_shown_a_noisier_one():
+    x_0, eps = torch.randn(2, 2, 3, 2, 2, 2)
+    t = torch.full((2, 2), 0.5)
+    seen = []
+
+    def network(x, t, prompt_ids):
+        seen.append((x[0], t[0]))
+        return [eps - x_0]
+
+    losses = diffusion_loss(network, [x_0], [None], [t], [eps], Schedule("flow"), "velocity", slow_flow=0.8)
+    (x_t, told), = seen
+    assert (told == 0.5).all()
+    level = ((x_t - x_0) / (eps - x_0)).mean((1, 2, 3, 4))
+    assert (level > 0.5).all()
+    torch.testing.assert_close(losses, torch.zeros(2))
 
 
 def share(mask):

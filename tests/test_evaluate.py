@@ -6,6 +6,7 @@ from config import Config
 import functools
 import json
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import imageio.v3 as iio
@@ -14,11 +15,11 @@ import pytest
 import torch
 
 import evaluate
-from data.video_io import film_strip
+from data.video_io import film_strip, to_float
 from utils.checkpoint import SHIPPED, describe_model, load_model
 from world import reader
 from world.reader import ATTRIBUTES, read
-from world.scenes import COMBINATIONS, HELD_OUT, SEEN, draw_rich_scene, draw_scene, render
+from world.scenes import COMBINATIONS, HELD_OUT, SEEN, Scene, Thing, draw_rich_scene, draw_scene, render
 
 SAMPLING = {"steps": 7, "guidance": 2.5, "eta": 0.75, "seed": 3}
 REAL_WORLD_CLIPS = evaluate.world_clips
@@ -53,8 +54,8 @@ class Artist:
         return self.combinations, self.captions, self.truth
 
     def generate(self, model, prompts, frames, height, width, **told):
-        pool, n, seed, _, _, _, fps = self.drawn
-        _, _, video = REAL_WORLD_CLIPS(pool, n, seed, frames, height, width, fps)
+        pool, n, seed, _, _, _, *rest = self.drawn
+        _, _, video = REAL_WORLD_CLIPS(pool, n, seed, frames, height, width, *rest)
         return self.remember("generate", prompts, video, size=(frames, height, width), **told)
 
     def extend(self, model, prompts, video, frames, backward=False, **told):
@@ -861,7 +862,7 @@ def test_the_smallest_numbers_that_make_sense_are_accepted(command, checkpoint, 
 
 
 @pytest.mark.parametrize(
-    "words", [["--minute", 1], ["--steps", 0], ["--guidance", -1], ["--modes", "--json"]]
+    "words", [["--minute", 1], ["--steps", 0], ["--guidance", -1], ["--modes", "--world"]]
 )
 def test_numbers_that_are_too_small_and_two_tasks_at_once_are_refused(command, checkpoint, scores, words):
     code, _, err = command(evaluate, "--checkpoint", checkpoint, *words)
@@ -889,18 +890,24 @@ def test_a_model_of_the_simple_world_has_no_abilities_to_score(command, checkpoi
 def test_a_real_model_is_scored_in_every_mode(command, checkpoint, tmp_path):
     saved = torch.load(checkpoint, weights_only=True)
     torch.save(saved | {"config": saved["config"] | {"frames": 25}}, tmp_path / "long.pt")
-    words = ("--checkpoint", "long.pt", "--modes", "--prompts", 1, "--steps", 1, "--device", "cpu")
+    words = ("--checkpoint", "long.pt", "--modes", "--prompts", 1, "--steps", 1, "--json", "--device", "cpu")
     code, out, err = command(evaluate, *words)
     assert code == 0, err
     assert out.count(" of 1   ") == 26
+    rows = json.loads(out.splitlines()[-1])
+    assert len(rows) == 26
+    assert next(iter(rows.values()))["ceiling"] == 1
     assert (tmp_path / "out/modes.png").stat().st_size > 0
 
 
 def test_long_videos_of_a_real_model_are_scored(command, checkpoint):
-    words = ("--checkpoint", checkpoint, "--minute", 2, "--prompts", 2, "--steps", 1, "--device", "cpu")
-    code, out, err = command(evaluate, *words)
+    words = ("--checkpoint", checkpoint, "--minute", 2, "--prompts", 2, "--steps", 1, "--json")
+    code, out, err = command(evaluate, *words, "--device", "cpu")
     assert code == 0, err
     assert out.count("of 4 seconds") == 2
+    rows = json.loads(out.splitlines()[-1])
+    assert rows["looks"]["n"] == rows["motion"]["n"] == 4
+    assert rows["looks"]["ceiling"] == rows["motion"]["ceiling"] == 1
 
 
 # --- The rich world ---------------------------------------------------------------------------------------
@@ -922,6 +929,7 @@ def score_world(spoil):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(evaluate, "draw_rich_scene", draw)
         patched.setattr(evaluate, "generate", generate)
+        patched.setattr(evaluate, "is_surprised", lambda model, pairs, seed: [True] * len(pairs))
         return evaluate.world(SimpleNamespace(config=RICH), 2)
 
 
@@ -937,6 +945,13 @@ def test_of_the_rich_world_only_what_was_trained_is_scored(rows_without_mistakes
 
 def test_a_model_without_mistakes_reaches_the_ceiling_of_every_ability(rows_without_mistakes):
     assert all(row["share"] == row["ceiling"] for row in rows_without_mistakes.values())
+    assert rows_without_mistakes["left_right_confusion"]["share"] == 0
+
+
+def test_only_the_laws_that_were_trained_can_be_broken(rows_without_mistakes):
+    laws = [title for title in rows_without_mistakes if title.startswith("surprise: ")]
+    assert laws == ["surprise: heals its bite"]
+    assert rows_without_mistakes["surprise"]["n"] == 2
 
 
 def test_ground_is_counted_over_all_abilities_and_a_camera_where_it_moves(rows_without_mistakes):
@@ -944,8 +959,67 @@ def test_ground_is_counted_over_all_abilities_and_a_camera_where_it_moves(rows_w
     assert 0 < rows_without_mistakes["camera"]["n"] < 5 * 2
 
 
+def test_what_goes_the_other_way_and_lies_on_the_other_side_is_counted():
+    circle = Thing("circle", "red", 0.11, (0.2, 0.2), "left", "slowly")
+    scene = Scene([circle, replace(circle, colour="blue", start=(0.7, 0.2))])
+    caption = "a small red circle and a small blue circle the red circle is left of the blue circle"
+    asked = {("red", "moves", "left")}
+    true = {("red", "left of", "blue"), ("ground", "is", "plain"), ("red", "moves", "left")}
+    mirrored = {("blue", "left of", "red"), ("ground", "is", "plain"), ("red", "moves", "right")}
+    rows = {}
+    evaluate.add_fact_rows(rows, [(asked, mirrored, true, scene, caption)])
+    assert rows["left_right_confusion"] == {"share": 1, "n": 1, "ceiling": 0}
+    assert rows["relation"] == {"share": 0, "n": 1, "ceiling": 1}
+    assert rows["ground"]["share"] == 1
+    assert "camera" not in rows
+
+
 def test_a_model_that_shows_nothing_has_no_ability_and_each_row_says_so(capsys):
     rows = score_world(np.zeros_like)
-    assert {row["share"] for name, row in rows.items() if name not in ("ground", "camera")} == {0.0}
+    assert {rows[name]["share"] for name in ("one_thing", "two_things", "bite", "relation")} == {0.0}
     row = re.compile(r"one_thing +0.0%   0.0% to 65.8% of 2, ceiling [\d.]+%")
     assert any(row.fullmatch(line) for line in capsys.readouterr().out.splitlines())
+
+
+def test_a_caption_tells_its_relations_from_either_side():
+    circle = Thing("circle", "red", 0.11, (0.2, 0.2), "still", "")
+    scene = Scene([circle, replace(circle, colour="blue", start=(0.7, 0.7))])
+    left = ("red", "left of", "blue")
+    assert evaluate.relations_told("the red circle is left of the blue circle", scene) == {left}
+    above = ("red", "above", "blue")
+    assert evaluate.relations_told("the blue circle is below the red circle", scene) == {above}
+    assert evaluate.relations_told("a red circle moving left over dots", scene) == set()
+
+
+def test_a_model_is_surprised_by_the_clip_that_it_did_not_expect(whole_checkpoint, monkeypatch):
+    """The network's output is here what fits the first of the two clips; the beginning of both is given."""
+    model = load_model(whole_checkpoint)
+    rng = np.random.default_rng(0)
+    possible, impossible = rng.integers(0, 255, (2, 9, 32, 32, 3), dtype=np.uint8)
+    impossible[:5] = possible[:5]
+    expected = model.vae.encode(to_float(possible[None]))[0] * model.latent_scale
+
+    def network(x, t, prompt_ids):
+        assert (t[0][:, :2] == 0).all() and (t[0][:, 2:] > 0).all()
+        assert not prompt_ids[0].any()
+        level = t[0][:, None, :, None, None].clamp(min=1e-6)
+        noise = (x[0] - (1 - level) * expected) / level
+        return [noise - expected]
+
+    model.dit = network
+    assert evaluate.is_surprised(model, [(possible, impossible, 5)], seed=0) == [True]
+    assert evaluate.is_surprised(model, [(impossible, possible, 5)], seed=0) == [False]
+
+
+def test_the_clips_of_the_rich_world_have_its_sizes_and_its_captions():
+    _, captions, _ = evaluate.world_clips(SEEN, 8, 5, 5, 48, 80, 12.0, True)
+    assert all(caption.split()[1] in ("small", "large") and "plain ground" in caption for caption in captions)
+    _, of_images, _ = evaluate.world_clips(SEEN, 8, 5, 1, 48, 80, 12.0, True)
+    assert not any("moving" in caption or "going" in caption for caption in of_images)
+
+
+def test_the_modes_of_a_model_of_the_rich_world_are_scored_at_its_size():
+    scorer = evaluate.ModeScorer(SimpleNamespace(config=RICH), 2, 20_000, SAMPLING)
+    _, _, videos = scorer.clips(SEEN, 0, 5)
+    assert videos.shape == (2, 5, 64, 64, 3)
+    assert scorer.near == 4

@@ -567,9 +567,9 @@ def seen_by_loss(monkeypatch):
     """What dit_loss hands to diffusion_loss, whose loss is here each clip's number."""
     seen = {}
 
-    def diffusion_loss(network, x_0, prompt_ids, t, eps, schedule, target):
+    def diffusion_loss(network, x_0, prompt_ids, t, eps, schedule, target, slow_flow):
         seen.update(network=network, x_0=x_0, prompt_ids=prompt_ids, t=t, eps=eps)
-        seen.update(schedule=schedule, target=target)
+        seen.update(schedule=schedule, target=target, slow_flow=slow_flow)
         return torch.arange(sum(len(levels) for levels in t)).float()
 
     monkeypatch.setattr(train, "diffusion_loss", diffusion_loss)

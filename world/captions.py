@@ -59,10 +59,10 @@ FULL = {
     "cut": ("cut to {ground}", "then cut to {ground}"),
 }
 
-# How a brief one may put it. It tells a direction or a speed, and of a turn or a bite sometimes only that.
+# How a brief one may put it: of a motion, a turn or a bite it tells more or less.
 BRIEF = {
     "still": ("standing still", "not moving"),
-    "moves": ("moving {moves}", "going {moves}", "moving {speed}", "moving"),
+    "moves": ("moving {moves} {speed}", "moving {moves}", "going {moves}", "moving {speed}", "moving"),
     "turns": ("turning {turns}", "turning", "going {moves} then {turns}"),
     "falls": ("falls", "falling", "bouncing", "falling down"),
     "hides": ("behind a pillar", "hiding", "going behind a pillar"),
@@ -164,6 +164,12 @@ def facts_of_image(scene):
     return [fact for fact in facts(scene) if fact[1] in in_a_frame or fact[0] == "ground"]
 
 
+def facts_at_any_time(scene):
+    """The facts that stay true while things move and bounce: no direction, and no place."""
+    passing = ("moves", *RELATIONS)
+    return [fact for fact in facts(scene) if fact[1] not in passing or fact[2] == "still"]
+
+
 def facts_of_thing(thing):
     """What is true of one thing by itself."""
     shape, colour, size, (direction, speed) = combination_of(thing)
@@ -179,18 +185,18 @@ def facts_of_thing(thing):
     return told
 
 
-def describe_fully(scene, rng, is_image=False):
+def describe_fully(scene, rng, choose=facts):
     """Every fact of a scene, in wordings that are drawn at random: 'a small red circle moving left slowly and
     a large blue square at rest over stripes the camera pans right'.
 
-    rng       numpy Generator
-    is_image  of a single frame, only what can be seen in one is told
+    rng     numpy Generator
+    choose  what is told: `facts`, facts_of_image (of a single frame) or facts_at_any_time
 
     At most MAX_WORDS words: where no room is left for "left of" and "above", those are left out, and nothing
     else is. A camera of which nothing is said stands still. Raises ValueError where even the other facts do
     not fit, as with three things and a cut between moving cameras.
     """
-    told = facts_of_image(scene) if is_image else facts(scene)
+    told = choose(scene)
     for _ in range(MAX_TRIES):
         opening, ending = tell_all_but_relations(told, rng)
         room = MAX_WORDS - len(opening.split()) - len(ending.split())
@@ -255,7 +261,8 @@ def tell_motion(thing, rng):
     if "falls" in thing:
         return pick(rng, FULL["falls"])
     if "moves" not in thing:
-        return ""
+        # At any time a thing that moves has its speed, and in an image it has none.
+        return f"moving {thing['speed']}" if "speed" in thing else ""
     if thing["moves"] == "still":
         return pick(rng, FULL["still"])
 
@@ -305,14 +312,14 @@ def tell_pair(told, relations, rng):
     return f"{names[0]} is {' and '.join(words)} {names[1]}"
 
 
-def describe_briefly(scene, rng, is_image=False):
+def describe_briefly(scene, rng, choose=facts):
     """A random part of the facts, as people write: 'a ball and a big square'. The things themselves are
     always told, the rest sometimes. At most MAX_BRIEF_WORDS words.
 
-    rng       numpy Generator
-    is_image  of a single frame, only what can be seen in one is told
+    rng     numpy Generator
+    choose  what may be told: `facts`, facts_of_image (of a single frame) or facts_at_any_time
     """
-    told = facts_of_image(scene) if is_image else facts(scene)
+    told = choose(scene)
     while True:
         caption = tell_some(told, rng)
         if len(caption.split()) <= MAX_BRIEF_WORDS:
@@ -322,18 +329,20 @@ def describe_briefly(scene, rng, is_image=False):
 def tell_some(told, rng):
     """A brief caption, of any length."""
     phrases = []
+    before = ""  # the thing that the last phrase names, "" if that tells more
     for colour in colours_of(told):
         meeting = meeting_with(told, colour)
         if phrases:
-            tells_meeting = meeting and rng.random() < 0.7
-            phrases.append(pick(rng, BRIEF[meeting]) if tells_meeting else "and")
+            phrases.append(join_briefly(told, before, colour, rng))
         phrases.append(name_briefly(about(told, colour), colour, rng))
+        before = colour
 
         # What is hit or bitten stands still only until then.
         thing = about(told, colour)
         tells_motion = ("moves" in thing or "falls" in thing) and not meeting
         if tells_motion and rng.random() < 0.5:
             phrases.append(tell_motion_briefly(about(told, colour), rng))
+            before = ""
 
     if rng.random() < 0.3:
         phrases.append(tell_ground(BRIEF["ground"], about(told, "ground")["is"], rng))
@@ -344,6 +353,22 @@ def tell_some(told, rng):
     if cut and rng.random() < 0.6:
         phrases.append(tell_ground(BRIEF["cut"], cut["ground"], rng))
     return " ".join(phrases)
+
+
+def join_briefly(told, before, colour, rng):
+    """What stands between two things: what one does to the other, where it is, or "and"."""
+    meeting = meeting_with(told, colour)
+    if meeting and rng.random() < 0.7:
+        return pick(rng, BRIEF[meeting])
+
+    # "a ball left of a box": only right behind the ball, so that it cannot be read as the way it moves.
+    true = [relation for one, relation, other in told if (one, other) == (before, colour)]
+    reverse = [relation for one, relation, other in told if (one, other) == (colour, before)]
+    relations = [relation for relation in true if relation in RELATIONS]
+    relations += [RELATIONS[relation] for relation in reverse if relation in RELATIONS]
+    if relations and rng.random() < 0.5:
+        return pick(rng, relations)
+    return "and"
 
 
 def name_briefly(thing, colour, rng):

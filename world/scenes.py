@@ -153,18 +153,19 @@ class Scene:
     next_shot: "Scene" = None  # what follows the cut; its time begins again at 0
 
 
-def draw_scene(rng, combination=None, extent=(1.0, 1.0), calm_seconds=CALM_SECONDS):
+def draw_scene(rng, combination=None, extent=(1.0, 1.0), calm_seconds=CALM_SECONDS, sizes=None):
     """Draws a random scene of the simple world, with one thing in it.
 
     rng           numpy Generator; the same state gives the same scene
     combination   (shape, colour, direction, speed); None draws one of SEEN
     extent        (height, width) of the frame in short sides
     calm_seconds  seconds before the thing first meets an edge, as far as the frame has room for them
+    sizes         a list to draw the size from; None draws one from SMALLEST_SIZE to LARGEST_SIZE
     """
     if combination is None:
         combination = SEEN[rng.integers(len(SEEN))]
     shape, colour, direction, speed = combination
-    size = rng.uniform(SMALLEST_SIZE, LARGEST_SIZE)
+    size = pick(rng, sizes) if sizes else rng.uniform(SMALLEST_SIZE, LARGEST_SIZE)
     start = draw_start(rng, size, direction, speed, extent, calm_seconds)
     return Scene([Thing(shape, colour, size, start, direction, speed)])
 

@@ -10,7 +10,7 @@ import torch
 
 from safety import minilm, prompts
 from safety.prompts import PromptClassifier, check_prompts, judge, ngrams, plain, stretches, verdict
-from safety.train import DISGUISES, disguise, toy
+from safety.train import DISGUISES, disguise, rich_prompts, toy
 from world.scenes import COMBINATIONS
 
 POLICIES = ["allowed", "violence", "sexual", "hate", "celebrity", "ip"]
@@ -224,6 +224,12 @@ def test_the_worlds_own_prompts_pass_by_their_letters():
 def test_the_worlds_own_prompts_pass_by_their_meaning_too():
     asked = list(dict.fromkeys(toy(COMBINATIONS)))[::3]
     assert {policy for policy, _, _ in judge(prompts.classifier(), asked)} == {"allowed"}
+
+
+@pytest.mark.parametrize("sentences, count", [(False, 80), (True, 8)])
+def test_captions_of_the_rich_world_pass(sentences, count):
+    asked = [*rich_prompts(np.random.default_rng(9), count), "a small red cross over a striped ground"]
+    assert {policy for policy, _, _ in judge(prompts.classifier(), asked, sentences)} == {"allowed"}
 
 
 @pytest.mark.parametrize("kind", DISGUISES)

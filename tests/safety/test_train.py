@@ -79,6 +79,12 @@ def rows():
     return found
 
 
+@pytest.fixture(autouse=True)
+def few_rich_prompts(monkeypatch):
+    """So that learning is quick."""
+    monkeypatch.setattr(safety_train, "RICH_PROMPTS", 8)
+
+
 @pytest.fixture
 def small_toy(monkeypatch):
     """The toy world has two prompts, so that learning is quick."""

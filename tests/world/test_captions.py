@@ -13,6 +13,8 @@ from world.captions import (
     describe_briefly,
     describe_fully,
     facts,
+    facts_at_any_time,
+    facts_of_image,
     rich_telling_words,
     rich_vocab,
     vocab,
@@ -21,6 +23,7 @@ from world.scenes import (
     CAMERAS,
     COLOURS,
     COMBINATIONS,
+    DIRECTIONS,
     GAP,
     GROUND,
     GROUNDS,
@@ -338,6 +341,8 @@ def test_a_brief_caption_says_nothing_false(scenes):
         caption = describe_briefly(scene, rng)
         said = {plain_word.get(word, word) for word in caption.split()}
         true = {word for fact in facts(scene) for part in fact for word in part.split()}
+        if any(relation == "left of" for _, relation, _ in facts(scene)):
+            true.add("right")
         assert said & telling <= true, caption
 
 
@@ -398,7 +403,25 @@ def test_of_an_image_no_motion_is_told(scenes, describe_rich):
     in_motion = {"moving", "going", "standing", "rest", "falls", "falling", "leaves", "then", "camera"}
     for scene in scenes:
         if not scene.meeting:
-            assert not in_motion & set(describe_rich(scene, rng, is_image=True).split())
+            assert not in_motion & set(describe_rich(scene, rng, facts_of_image).split())
+
+
+@pytest.mark.parametrize("describe_rich", [describe_fully, describe_briefly])
+def test_at_any_time_neither_a_direction_nor_a_place_is_true(describe_rich):
+    scene = Scene([SMALL_CROSS, replace(LARGE_STAR, start=(0.7, 0.7))])
+    passing = {"left", "right", "above", "below", "going", *DIRECTIONS}
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        assert not passing & set(describe_rich(scene, rng, facts_at_any_time).split())
+    assert "moving slowly" in describe_fully(scene, rng, facts_at_any_time)
+
+
+def test_a_brief_caption_sometimes_tells_where_a_thing_is_and_then_it_is_true():
+    scene = Scene([SMALL_CROSS, replace(LARGE_STAR, start=(0.7, 0.7))])
+    captions = captions_of(scene, describe_briefly, 200)
+    assert any("cross left of a" in caption for caption in captions)
+    assert any("cross above a" in caption for caption in captions)
+    assert not any("cross right of" in caption or "cross below" in caption for caption in captions)
 
 
 def test_words_that_tell_something_are_in_the_vocabulary_and_grammar_is_not_among_them():
