@@ -40,20 +40,26 @@ from world.reader import ATTRIBUTES, path_error, read, seam_velocity, shows, ste
 from world.scene_reader import read_facts
 from world.scenes import (
     COMBINATIONS,
+    DIRECTIONS,
     GROUND,
     HELD_OUT,
     OPPOSITE,
     SEEN,
+    SIMPLE_COLOURS,
     SIZES,
+    SPEEDS,
     draw_rich_scene,
     draw_scene,
     frame_extent,
+    pick,
     render,
 )
 from world.twins import TWINS, draw_twins
 
 NEAR = 2.0  # pixels of 32: a path that stays this near to the world's own is right
 SAME_DIRECTION = 0.7  # cosine of the angle between two velocities, above which they point the same way
+BALL_SPEEDS = (0.08, 0.15, 0.25, 0.36, 0.5)  # short sides per second; 0.15 and 0.36 are trained
+UNITS = 10  # units of length that PhyWorld's frames are wide
 CLEARLY_NOT_GROUND = 60  # a pixel farther than this from the ground's colour (of 442) shows a thing
 
 
@@ -410,6 +416,61 @@ def score_edit(scorer):
         scorer.show(f"edited with strength {strength}: {prompts[0]}", videos, given=False)
 
 
+def score_uniform_motion(scorer):
+    """PhyWorld's measure (Kang et al. 2024, https://arxiv.org/abs/2411.02385, sec. 3): a ball that moves
+    uniformly is continued from given frames, and |v - v'| is the error of its velocity, in units per second,
+    where the frame's short side is 10 units. v' is the slope of a straight line through its places in the
+    invented frames. The reader's floor is the same for the world's own clips."""
+    shape = (25, 3 * scorer.side // 4, 5 * scorer.side // 4)
+    new = slice(9, 25)
+    for speed in BALL_SPEEDS:
+        rng = np.random.default_rng(scorer.seed)
+        balls = [draw_ball(rng, speed, *shape, scorer.fps) for _ in range(scorer.n)]
+        truth = np.stack([clip for clip, _ in balls])
+        velocities = [velocity for _, velocity in balls]
+        videos = extend(scorer.model, scorer.no_prompts(), truth[:, : new.start], 16, **scorer.sampling)
+
+        to_units = UNITS * scorer.fps / min(shape[1:])
+        errors = to_units * velocity_errors(videos, velocities, new)
+        floor = to_units * velocity_errors(truth, velocities, new).mean()
+
+        # A ball that is gone has no velocity: it is counted apart.
+        seen = errors[np.isfinite(errors)]
+        error = float(seen.mean()) if len(seen) else None
+        title = f"a ball at {UNITS * speed:g} units a second, continued: |v - v'|"
+        scorer.rows[title] = {"error": error, "n": len(seen), "floor": float(floor)}
+        measured = "" if error is None else f"{error:.3f}"
+        lost = f"{scorer.n - len(seen)} of {scorer.n} lost"
+        print(f"{title:58}{measured:>7}   the reader's floor {floor:.3f}; {lost}", flush=True)
+
+
+def draw_ball(rng, speed, frames, height, width, fps):
+    """A clip of a ball that moves left or right at any speed and meets no wall → the clip, and its velocity
+    (x, y) in pixels a frame."""
+    pace = speed / SPEEDS["quickly"]  # so many times faster does the world's time run
+    times = pace * np.arange(frames) / fps
+    direction = pick(rng, ("left", "right"))
+    combination = ("circle", pick(rng, SIMPLE_COLOURS), direction, "quickly")
+    scene = draw_scene(rng, combination, frame_extent(height, width), calm_seconds=times[-1])
+    velocity = np.array(DIRECTIONS[direction]) * speed * min(height, width) / fps
+    return render(scene, frames, height, width, times=times), velocity
+
+
+def velocity_errors(videos, velocities, frames):
+    """|v - v'|, v' being the slope of a line through a thing's places in some frames → pixels a frame, one a
+    video; infinite where it shows no thing."""
+    errors = []
+    for video, velocity in zip(videos, velocities, strict=True):
+        track = read(video)["track"]
+        if track is None:
+            errors.append(np.inf)
+            continue
+        places = track[frames]
+        slope, _ = np.polyfit(np.arange(len(places)), places, 1)                       # (2,)
+        errors.append(np.linalg.norm(slope - velocity))
+    return np.array(errors)
+
+
 MODES = [
     score_text_to_video,
     score_images,
@@ -429,6 +490,7 @@ def modes(model, n, seed=20_000, **sampling):
     scorer = ModeScorer(model, n, seed, {"seed": seed} | sampling)
     for score_mode in MODES:
         score_mode(scorer)
+    score_uniform_motion(scorer)
     captions, videos, given = zip(*scorer.examples, strict=True)
     Path("out").mkdir(exist_ok=True)
     iio.imwrite("out/modes.png", film_strip(videos, captions, columns=9, given=given))

@@ -678,6 +678,7 @@ def test_all_modes_are_scored_and_their_first_cases_are_one_picture(model, monke
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(evaluate, "MODES", [score_mode(50), score_mode(150)])
+    monkeypatch.setattr(evaluate, "score_uniform_motion", lambda scorer: None)
     evaluate.modes(model, 2, steps=7)
 
     videos = [np.full((12, 4, 6, 3), grey, np.uint8) for grey in (50, 150)]
@@ -689,6 +690,32 @@ def test_all_modes_are_scored_and_their_first_cases_are_one_picture(model, monke
         assert its_model is model
         assert n == 2
         assert sampling == {"seed": seed, "steps": 7}
+
+
+# --- A ball in uniform motion -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("speed", evaluate.BALL_SPEEDS)
+def test_the_reader_finds_the_velocity_of_a_ball_of_any_speed(speed):
+    clip, velocity = evaluate.draw_ball(np.random.default_rng(3), speed, 25, 24, 40, 12.0)
+    assert np.linalg.norm(velocity) == pytest.approx(speed * 24 / 12)
+    assert velocity[1] == 0
+    for off in ((0.0, 0.0), (0.3, -0.4)):
+        error = evaluate.velocity_errors([clip], [velocity + off], slice(9, 25))
+        assert error[0] == pytest.approx(np.hypot(*off), abs=0.005)
+
+
+def test_a_ball_that_stops_is_wrong_by_its_whole_velocity(monkeypatch):
+    def stop(model, prompts, video, frames, **sampling):
+        return np.concatenate([video, video[:, -1:].repeat(frames, 1)], 1)
+
+    monkeypatch.setattr(evaluate, "extend", stop)
+    scorer = evaluate.ModeScorer(SimpleNamespace(config=Config(frames=25)), 2, 0, SAMPLING)
+    evaluate.score_uniform_motion(scorer)
+    assert len(scorer.rows) == len(evaluate.BALL_SPEEDS)
+    for row, speed in zip(scorer.rows.values(), evaluate.BALL_SPEEDS, strict=True):
+        assert row["error"] == pytest.approx(10 * speed, abs=0.02)
+        assert row["n"] == 2
 
 
 # --- A minute ---------------------------------------------------------------------------------------------
@@ -895,7 +922,7 @@ def test_a_real_model_is_scored_in_every_mode(command, checkpoint, tmp_path):
     assert code == 0, err
     assert out.count(" of 1   ") == 26
     rows = json.loads(out.splitlines()[-1])
-    assert len(rows) == 26
+    assert len(rows) == 26 + len(evaluate.BALL_SPEEDS)
     assert next(iter(rows.values()))["ceiling"] == 1
     assert (tmp_path / "out/modes.png").stat().st_size > 0
 

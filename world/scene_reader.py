@@ -40,6 +40,7 @@ from world.scenes import (
     camera_path,
     coverage,
     frame_extent,
+    half_way,
     meeting_time,
     right_angles,
     simulate,
@@ -126,7 +127,7 @@ def read_shot(video, fps, seconds):
 
     ground = name_ground(lightness, is_ground)
     camera = "still" if ground == "plain" else read_camera(lightness, is_ground, fps)
-    scene = Scene([], ground=ground, camera=camera or "still", half=seconds / 2)
+    scene = Scene([], ground=ground, camera=camera or "still", half=half_way(seconds))
     if pillar is not None:
         scene.pillar = pillar
     times = np.arange(T) / fps

@@ -145,11 +145,10 @@ class Scene:
     things: list  # drawn in this order, later ones in front
     ground: str = "plain"  # one of GROUNDS
     tones: tuple = (GROUND, LIGHT_GROUND)  # its colours, (red, green, blue), 0 to 255
-    phase: tuple = (0.0, 0.0)  # where the pattern lies: (x, y) in short sides
     camera: str = "still"  # one of CAMERAS
     pillar: tuple = ()  # (left, right) edges of what a thing hides behind, in short sides
     meeting: str = ""  # what the first thing does to the second: "collides" or "bites"
-    half: float = CALM_SECONDS / 2  # when things turn and shots are cut, in seconds
+    half: float = 0.75  # when things turn and shots are cut, in seconds
     next_shot: "Scene" = None  # what follows the cut; its time begins again at 0
 
 
@@ -254,8 +253,7 @@ def propose_scene(rng, kind, extent, seconds, count, camera):
         is_met = number == 1 and kind in MEETINGS
         things.append(draw_thing(rng, "met" if is_met else "move", extent, seconds))
 
-    scene = Scene(things, pick(rng, grounds_below(camera)), camera=camera, half=seconds / 2)
-    scene.phase = draw_phase(rng)
+    scene = Scene(things, pick(rng, grounds_below(camera)), camera=camera, half=half_way(seconds))
     if kind == "hide":
         scene.pillar = place_pillar(rng, things[0], seconds)
     if kind in MEETINGS:
@@ -266,9 +264,13 @@ def propose_scene(rng, kind, extent, seconds, count, camera):
     return scene
 
 
-def draw_phase(rng):
-    """Where a pattern lies: (x, y) in short sides."""
-    return tuple(rng.uniform(0, PATTERN_PERIOD, 2))
+def half_way(seconds):
+    """When things turn and shots are cut: about half-way, where a latent frame begins.
+
+    At 12 frames per second these begin with frames 1, 5, 9, 13 ... One with a cut inside would have to hold
+    two pictures instead of one."""
+    latent_frames = round((seconds / 2 * 12 - 1) / 4)
+    return (1 + 4 * latent_frames) / 12
 
 
 def pick(rng, options):
@@ -306,8 +308,9 @@ def draw_start_of_kind(rng, thing, kind, extent, seconds):
     """Where a thing starts, so that there is room for what it does: (x, y)."""
     if kind == "turn":
         # It needs room ahead for each half of the clip: each axis is that of one of its two directions.
-        first = draw_start(rng, thing.size, thing.direction, thing.speed, extent, seconds / 2)
-        second = draw_start(rng, thing.size, thing.then, thing.speed, extent, seconds / 2)
+        half = half_way(seconds)
+        first = draw_start(rng, thing.size, thing.direction, thing.speed, extent, half)
+        second = draw_start(rng, thing.size, thing.then, thing.speed, extent, seconds - half)
         if axis_of(thing.direction) == 0:
             return first[0], second[1]
         return second[0], first[1]
@@ -376,7 +379,7 @@ def draw_next_shot(rng, scene, extent, seconds):
     """The second shot: the same things somewhere else, over another ground, seen by another camera."""
     things = []
     for thing in scene.things:
-        start = draw_start(rng, thing.size, thing.direction, thing.speed, extent, seconds / 2)
+        start = draw_start(rng, thing.size, thing.direction, thing.speed, extent, seconds - scene.half)
         things.append(replace(thing, start=start))
 
     # Not every camera can look on another ground than that of the first shot.
@@ -384,7 +387,7 @@ def draw_next_shot(rng, scene, extent, seconds):
     while not grounds:
         camera = draw_camera(rng, "cut", "")
         grounds = [ground for ground in grounds_below(camera) if ground != scene.ground]
-    return Scene(things, pick(rng, grounds), phase=draw_phase(rng), camera=camera)
+    return Scene(things, pick(rng, grounds), camera=camera)
 
 
 def is_held_out_as(scene, held_out):
@@ -753,8 +756,8 @@ def ground_picture(scene, offset, zoom, height, width):
 
     # How far it is from the middle of the nearest stripe, or dot.
     period = PATTERN_PERIOD
-    x = (x - scene.phase[0] + period / 2) % period - period / 2
-    y = (y - scene.phase[1] + period / 2) % period - period / 2
+    x = (x + period / 2) % period - period / 2
+    y = (y + period / 2) % period - period / 2
     x = x[:, None, :]                                                                       # (T, 1, W)
     y = y[:, :, None]                                                                       # (T, H, 1)
     if scene.ground == "striped":
