@@ -3,6 +3,7 @@
     python bench.py speed                                      seconds and ratios on this CPU
     python bench.py packing                                    clips of all shapes in one sequence, or padded
     python bench.py schedules --checkpoint out/tiny/model.pt   every schedule with every target, trained alike
+    python bench.py sizes --checkpoint out/tiny/model.pt       four sizes of the transformer, trained alike
 
 Times on a shared machine are noisy: trust ratios.
 
@@ -13,13 +14,14 @@ Letters
     f h w     latent frames, rows, columns
     N         tokens of a clip
 """
-from config import Config, config_from_dict, count_tokens, latent_length
+from config import BadInput, Config, config_from_dict, count_tokens, latent_length
 
 import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,11 +30,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import evaluate
 import train
 from data.datasets import WorldDataset
-from data.video_io import to_float
+from data.video_io import film_strip, to_float
 from dit import DiT
+from sample import generate
 from utils.checkpoint import SHIPPED, load_model
 from utils.cli import Flags, autocast, check_at_least, pick_device, run
 from world.scenes import SEEN
+
+# Width and depth of the transformers that `sizes` compares, a prompt that each of them shows, and how many of
+# the last steps' losses are averaged.
+TRANSFORMER_SIZES = ((64, 2), (96, 4), (128, 6), (192, 8))
+SIZES_PROMPT = "a yellow triangle moving left quickly"
+LAST_STEPS = 100
 
 
 def mean_seconds(work, at_least=1.0):
@@ -224,9 +233,76 @@ def schedules(model, steps, batch, prompts):
         print(f"| {schedule} | " + " | ".join(row) + " |", flush=True)
 
 
+def sizes(model, steps, batch, prompts):
+    """Trains transformers of TRANSFORMER_SIZES on the checkpoint's VAE, on the same clips for as many steps;
+    prints a Markdown table and draws it, with samples below each other, as the announcement does."""
+    if model.config.scenes:
+        raise BadInput(f"checkpoint {model.checkpoint_path}: expected a model of the simple world")
+    pyplot = load_pyplot()
+    clip = (model.config.frames, model.config.height, model.config.width)
+    dit_tokens = batch * count_tokens(model.config, *clip)
+    print(f"{prompts} seen prompts; trained for {steps} steps of {batch} clips\n")
+    print("| width x depth | parameters | loss | all right | minutes |\n|---|---|---|---|---|")
+
+    rows = []
+    samples = []
+    captions = []
+    for width, depth in TRANSFORMER_SIZES:
+        shape = {"dit_width": width, "dit_depth": depth, "dit_head_dim": 32}
+        config = replace(model.config, dit_steps=steps, dit_tokens=dit_tokens, **shape)
+        folder = Path("out/bench") / f"{width}x{depth}"
+        begin = time.time()
+        trained = train_on_vae(model, config, folder)
+        minutes = (time.time() - begin) / 60
+
+        parameters = sum(p.numel() for p in trained.dit.parameters())
+        # Every step sees new clips, so the training loss is that on clips never seen.
+        losses = np.loadtxt(folder / "dit-loss.csv", delimiter=",", skiprows=1, ndmin=2)[:, 1]
+        loss = losses[-LAST_STEPS:].mean()
+        share = evaluate.prompt_following(trained, SEEN, prompts, seed=10_000)["all"]
+        rows.append((parameters, loss, share))
+        size = f"{width} x {depth}"
+        print(f"| {size} | {parameters / 1e6:.2f}M | {loss:.4f} | {share:.1%} | {minutes:.1f} |", flush=True)
+
+        samples += list(generate(trained, [SIZES_PROMPT], *clip, seed=0))
+        captions.append(f"{size}, {parameters / 1e6:.2f}M parameters: {SIZES_PROMPT}")
+
+    iio.imwrite("out/sizes-samples.png", film_strip(samples, captions, columns=9))
+    draw_sizes(pyplot, rows, "out/sizes.png")
+    print("\nout/sizes.png shows the table, out/sizes-samples.png one prompt by each")
+
+
+def load_pyplot():
+    """matplotlib, ready to draw without a screen. Raises BadInput where it is not installed."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise BadInput("plots need matplotlib: pip install -r requirements-extra.txt") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def draw_sizes(pyplot, rows, path):
+    """rows (parameters, loss, share of videos that are right) → two curves side by side, as a PNG."""
+    parameters, losses, shares = zip(*rows, strict=True)
+    figure, axes = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    curves = ((losses, "loss"), (shares, "share of videos all right"))
+    for axis, (values, title) in zip(axes, curves, strict=True):
+        axis.semilogx(parameters, values, "o-")
+        axis.set_xlabel("parameters of the transformer")
+        axis.set_title(title)
+        axis.grid(alpha=0.3)
+    axes[1].set_ylim(0, 1)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
 def add_flags(parser):
     add = parser.add_argument
-    add("what", choices=("speed", "packing", "schedules"), help="the check; only `schedules` has flags")
+    what_help = "the check; only `schedules` and `sizes` have flags"
+    add("what", choices=("speed", "packing", "schedules", "sizes"), help=what_help)
     checkpoint_help = "whose VAE and config it uses, such as out/tiny/model.pt (default: assets/small.pt)"
     add("--checkpoint", default=SHIPPED, metavar="FILE", help=checkpoint_help)
     add("--steps", type=int, default=600, metavar="N", help="training steps of each run")
@@ -246,7 +322,8 @@ def main():
     elif args.what == "packing":
         packing()
     else:
-        schedules(load_model(args.checkpoint, device), args.steps, args.batch, args.prompts)
+        train_all = schedules if args.what == "schedules" else sizes
+        train_all(load_model(args.checkpoint, device), args.steps, args.batch, args.prompts)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The long checks of bench.py: the shapes they time, and one short run of the schedules."""
 from config import Config, count_tokens
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -170,12 +171,33 @@ def test_a_short_run_trains_samples_and_scores(command, checkpoint):
     assert out.count("%") == 3 * 3 * 4
 
 
-@pytest.mark.parametrize("what", ["speed", "packing", "schedules"])
+def test_four_sizes_are_trained_alike_and_drawn(command, checkpoint, tmp_path):
+    pytest.importorskip("matplotlib")
+    words = ("--checkpoint", checkpoint, "--steps", 1, "--batch", 2, "--prompts", 2, "--device", "cpu")
+    code, out, err = command(bench, "sizes", *words)
+    assert code == 0, err
+    rows = [line.strip("| ").split(" | ") for line in out.splitlines() if "M |" in line]
+    assert [row[0] for row in rows] == ["64 x 2", "96 x 4", "128 x 6", "192 x 8"]
+    parameters = [float(row[1].removesuffix("M")) for row in rows]
+    assert parameters == sorted(parameters)
+    assert (tmp_path / "out/sizes.png").stat().st_size > 0
+    assert (tmp_path / "out/sizes-samples.png").stat().st_size > 0
+
+
+def test_without_matplotlib_one_line_says_how_to_get_it(monkeypatch, command, checkpoint):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, _, err = command(bench, "sizes", "--checkpoint", checkpoint, "--device", "cpu")
+    assert code == 2
+    assert "pip install -r requirements-extra.txt" in err
+
+
+@pytest.mark.parametrize("what", ["speed", "packing", "schedules", "sizes"])
 def test_a_word_chooses_the_check(monkeypatch, command, checkpoint, what):
     done = []
     monkeypatch.setattr(bench, "speed", lambda: done.append("speed"))
     monkeypatch.setattr(bench, "packing", lambda: done.append("packing"))
     monkeypatch.setattr(bench, "schedules", lambda *args: done.append("schedules"))
+    monkeypatch.setattr(bench, "sizes", lambda *args: done.append("sizes"))
     code, _, err = command(bench, what, "--checkpoint", checkpoint, "--device", "cpu")
     assert code == 0, err
     assert done == [what]

@@ -830,19 +830,13 @@ def bite_mark(scene, times, middle, size, height, width):
     return bitten * (times > meeting_time(scene))[:, None, None]
 
 
-def film(video):
-    """(T, H, W, 3) → one row of every fourth frame, with a white line around each: (H + 2, ..., 3)."""
-    framed = np.pad(video[::4], ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
-    return np.concatenate(list(framed), axis=1)
-
-
 if __name__ == "__main__":
     from pathlib import Path
 
     import imageio.v3 as iio
 
     from data.video_io import film_strip
-    from world.captions import describe
+    from world.captions import describe, describe_briefly, describe_fully
 
     rng = np.random.default_rng(0)
     scenes = [draw_scene(rng, combination) for combination in SEEN[::25]]
@@ -854,8 +848,13 @@ if __name__ == "__main__":
     print(f"{len(SEEN)} combinations to train on, {len(HELD_OUT)} held out")
     print("out/world.png shows these, every other frame")
 
-    # The rich world: one row a kind.
-    videos = [render(draw_rich_scene(rng, kind), 29, 64, 64) for kind in KINDS]
-    rows = np.concatenate([film(video) for video in videos])
-    iio.imwrite("out/rich-world.png", rows.repeat(2, 0).repeat(2, 1))
-    print(f"out/rich-world.png shows the rich world, every fourth frame: {', '.join(KINDS)}")
+    # The rich world: one row a kind, below its two captions.
+    scenes = [draw_rich_scene(rng, kind) for kind in KINDS]
+    videos = [render(scene, 29, 64, 64) for scene in scenes]
+    captions = []
+    for kind, scene in zip(KINDS, scenes, strict=True):
+        in_short = describe_briefly(scene, rng)
+        in_full = describe_fully(scene, rng)
+        captions.append(f"{kind}. In short: {in_short}. In full: {in_full}.")
+    iio.imwrite("out/rich-world.png", film_strip(videos, captions, columns=8, zoom=2))
+    print(f"out/rich-world.png shows the rich world, below two captions each: {', '.join(KINDS)}")
