@@ -136,10 +136,12 @@ def test_a_harmless_prompt_is_also_learned_before_another_and_cut_as_judge_does(
     plains = [plain(prompt) for _, _, prompt in rows]
     for text in plains:
         longer = [f"{text} {other}" for other in plains]
-        (whole,) = [other for other in texts if other in longer]
-        for cut in stretches(whole)[1:3]:
-            assert cut in texts
-        assert stretches(whole)[3] not in texts
+        assert sum(text in longer for text in texts) == 1
+
+        # What is cut may stand before another prompt than what is whole.
+        cut = [other for other in longer if set(stretches(other)[1:3]) <= set(texts)]
+        assert cut
+        assert any(stretches(other)[3] not in texts for other in cut)
 
 
 def test_prompts_are_learned_by_their_letters_and_by_their_meaning(rows, small_toy, monkeypatch):
