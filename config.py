@@ -71,7 +71,6 @@ class Config:
     target: Literal["velocity", "v", "eps"] = "velocity"  # what the network predicts
     logit_mean: float = 1.0  # training noise levels are sigmoid(normal + this): higher means more noise
     slow_flow: float = 0.0  # trains on states noisier than their level, by up to this share of the way to 1
-    noise_draws: int = 1  # noise levels and noises drawn for each clip of a batch, which is encoded once
     prompt_dropout: float = 0.1  # share of training clips whose prompt is emptied, for guidance
     given_prob: float = 0.1  # share of training clips in which some frames are given, at noise level 0
     guidance: float = 2.0  # 0 ignores the prompt, 1 is the plain model, more pushes towards the prompt
@@ -188,11 +187,10 @@ def check_clips(config):
             check_size(config, frames, height, width)
             tokens = count_tokens(config, frames, height, width)
             # A batch holds whole clips: one that is larger than the batch could never be trained on.
-            if tokens * config.noise_draws > config.dit_tokens:
-                times = f"{config.noise_draws} times " if config.noise_draws > 1 else ""
+            if tokens > config.dit_tokens:
                 raise BadInput(
                     f"dit_tokens = {config.dit_tokens}: "
-                    f"one clip of {frames} frames of {height}x{width} has {times}{tokens}"
+                    f"one clip of {frames} frames of {height}x{width} has {tokens}"
                 )
 
 

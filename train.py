@@ -28,7 +28,7 @@ Letters
     L         words in a prompt
     t         diffusion time = noise level, in [0, 1]
 """
-from config import BadInput, Config, config_from_dict
+from config import BadInput, Config, config_from_dict, latent_length
 
 import contextlib
 import copy
@@ -163,21 +163,21 @@ class Trainer:
         return mean * self.latent_scale
 
     @torch.no_grad()
-    def encode_given(self, video, latents, given):
-        """The latents to train on, (B, Z, f, h, w), where given (B, f) says which frames are given, and
-        `latents` are those of the whole video.
+    def encode_given(self, video, given):
+        """The latents to train on, (B, Z, f, h, w), where given (B, f) says which frames are given.
 
         The VAE looks back in time, so a given frame's latents depend on the frames before it. If those are
         to be invented, the sampler cannot know them and uses encode_known. Training must see the same."""
+        x_0 = self.encode(video)
         after_gap = (given[:, 1:] & ~given[:, :-1]).any(1)                     # (B,)
         if not after_gap.any():
-            return latents
+            return x_0
 
         known = latent_to_frame_mask(given[after_gap])                         # (B, T)
-        known_latents, _ = self.vae.encode_known(video[after_gap], known)
+        latents, _ = self.vae.encode_known(video[after_gap], known)
         is_given = given[after_gap][:, None, :, None, None]                    # (B, 1, f, 1, 1)
-        seen = torch.where(is_given, known_latents * self.latent_scale, latents[after_gap])
-        return latents.index_put((after_gap,), seen)
+        x_0[after_gap] = torch.where(is_given, latents * self.latent_scale, x_0[after_gap])
+        return x_0
 
     def vae_loss(self, groups):
         """A batch of one group → the loss, and the mean squared error of the reconstruction in it."""
@@ -201,19 +201,13 @@ class Trainer:
         x_0 = []
         prompt_ids = []
         t = []
-        draws = self.config.noise_draws
         for video, captions, given_count in groups:
-            # A clip costs most to draw and to encode, so it may stand in the batch several times, each time
-            # with a noise of its own.
-            latents = self.encode(video).repeat(draws, 1, 1, 1, 1)             # (B, Z, f, h, w)
-            video = video.repeat(draws, 1, 1, 1, 1)                            # (B, 3, T, H, W)
-            B, _, f, _, _ = latents.shape
-
-            levels = draw_noise_levels(B, f, self.config, given_count.repeat(draws))   # (B, f)
-            prompt_ids.append(self.draw_prompt_ids(captions * draws, levels).to(self.device))
+            f = latent_length(video.shape[2])
+            levels = draw_noise_levels(len(video), f, self.config, given_count)  # (B, f)
+            prompt_ids.append(self.draw_prompt_ids(captions, levels).to(self.device))
             levels = levels.to(self.device)
             t.append(levels)
-            x_0.append(self.encode_given(video, latents, given=levels == 0))
+            x_0.append(self.encode_given(video, given=levels == 0))
 
         eps = [torch.randn_like(latents) for latents in x_0]
         losses = diffusion_loss(

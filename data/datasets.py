@@ -67,8 +67,7 @@ class WorldDataset(Dataset):
     videos (B, T, H, W, 3) uint8, captions a list of B strings, and given (B,) the number of latent frames at
     the beginning that are given (0: training draws it).
 
-    stage "dit": clips of any of the config's lengths and sizes, packed until dit_tokens are full with
-    noise_draws of each.
+    stage "dit": clips of any of the config's lengths and sizes, packed until dit_tokens are full.
     stage "vae": one group of one shape, with about as many pixels as vae_batch clips of the config's frames x
     height x width. Its lengths are 1, 5, 9, ... because a VAE trained on one length blurs all others.
 
@@ -114,7 +113,7 @@ class WorldDataset(Dataset):
 
     def draw_packed_batch(self, rng):
         """The clips of a batch as (shape, path): each one drawn goes in if there is room for its tokens."""
-        room = self.config.dit_tokens // self.config.noise_draws
+        room = self.config.dit_tokens
         chosen = []
         misses = 0
         while room >= self.config.max_words + 1 and misses < MAX_MISSES:
