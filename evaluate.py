@@ -563,6 +563,11 @@ ABILITIES = {
 # wholly.
 SURPRISE_LEVELS = (0.6, 0.7, 0.8, 0.9)
 
+# The facts of a scene's things that have a row each, named as captions.facts names them.
+THING_FACTS = (
+    "count", "shape", "size", "moves", "speed", "turns", "falls", "hides", "leaves", "collides", "bites"
+)
+
 
 def world(model, n, seed=40_000, **sampling):
     """Scores the abilities that a model of the rich world was trained for, n prompts each → a dict, row →
@@ -599,10 +604,13 @@ def world(model, n, seed=40_000, **sampling):
 def add_fact_rows(rows, cases):
     """The rows of single facts, wherever a prompt told them. cases: (facts asked, facts found, facts found in
     the world's own clip, scene, caption) for each video."""
-    told = {"ground": [], "camera": [], "relation": []}
+    told = {fact: [] for fact in THING_FACTS} | {"ground": [], "camera": [], "relation": []}
     confused = []
     for asked, found, found_in_truth, scene, caption in cases:
         both = (found, found_in_truth)
+        for fact in asked:
+            if fact[1] in THING_FACTS:
+                told[fact[1]].append(({fact}, *both))
         told["ground"].append(({("ground", "is", scene.ground)}, *both))
         if scene.camera != "still":
             told["camera"].append(({("camera", "is", scene.camera)}, *both))

@@ -997,6 +997,7 @@ def test_what_goes_the_other_way_and_lies_on_the_other_side_is_counted():
     evaluate.add_fact_rows(rows, [(asked, mirrored, true, scene, caption)])
     assert rows["left_right_confusion"] == {"share": 1, "n": 1, "ceiling": 0}
     assert rows["relation"] == {"share": 0, "n": 1, "ceiling": 1}
+    assert rows["moves"] == {"share": 0, "n": 1, "ceiling": 1}
     assert rows["ground"]["share"] == 1
     assert "camera" not in rows
 
