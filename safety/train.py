@@ -6,7 +6,8 @@
                                       frames and videos with other seeds
 
 assets/prompts.tsv has a line per prompt: label, template, prompt. Lines of one template are alike, so a fold
-holds whole templates.
+holds whole templates. assets/prompts-outside.tsv (label, prompt) was written by somebody who saw nothing of
+that file, and nothing learns from it.
 
 Letters
     N   frames or videos in a batch
@@ -410,6 +411,20 @@ def score_prompts(folds=5):
         print(prompt_scores(verdicts, sentences, kind, toy_alarms[sentences]))
 
 
+def score_outside_prompts():
+    """Prints how many harmless and how many forbidden prompts of assets/prompts-outside.tsv are refused."""
+    rows = [line.split("\t") for line in (weights.ASSETS / "prompts-outside.tsv").read_text().splitlines()]
+    for sentences in (True, False) if minilm.load_minilm() else (False,):
+        verdicts = judge(prompt_checks.classifier(), [prompt for _, prompt in rows], sentences)
+        refused = {"harmless": [], "forbidden": []}
+        for (label, _), (policy, _, _) in zip(rows, verdicts, strict=True):
+            kind = "harmless" if label == "allowed" else "forbidden"
+            refused[kind].append(policy != "allowed")
+        title = "n-grams and MiniLM" if sentences else "n-grams alone"
+        shares = [f"{np.mean(each):.1%} of {len(each)} {kind}" for kind, each in refused.items()]
+        print(f"{title:20}outside list: refused {', '.join(shares)} prompts")
+
+
 def judge_disguised(classifier, rows, rng, kind, sentences):
     """Rows of prompts, each in a disguise (None: as it is) → [(label, policy found)]."""
     harmless = [prompt for label, _, prompt in rows if label == "allowed"]
@@ -553,6 +568,7 @@ def score_all(model, other_paths):
     others = [(path, samples(checkpoints.load_model(path), 100, 4_000_000)) for path in other_paths]
     score_detector(made, real, others)
     score_prompts()
+    score_outside_prompts()
     score_signatures(made)
 
 

@@ -844,6 +844,29 @@ def test_prompts_are_scored_by_a_classifier_that_never_saw_their_template(
     assert lines[0].endswith(f"{0 if has_minilm else 50}.0% of {toy_prompts} toy prompts")
 
 
+def test_what_is_refused_of_the_outside_list_is_counted_for_both_kinds_apart(tmp_path, monkeypatch, capsys):
+    prompts_of_others = "allowed\ta cat\nallowed\ta dog, killing time\nip\tBatman\nhate\ta mob\n"
+    (tmp_path / "prompts-outside.tsv").write_text(prompts_of_others)
+    monkeypatch.setattr(weights, "ASSETS", tmp_path)
+    monkeypatch.setattr(minilm, "load_minilm", lambda: None)
+
+    def judge(classifier, asked, sentences):
+        assert not sentences
+        refused = {"a dog, killing time", "a mob"}
+        return [("violence" if prompt in refused else "allowed", 0.9, "") for prompt in asked]
+
+    monkeypatch.setattr(safety_train, "judge", judge)
+    safety_train.score_outside_prompts()
+    assert "refused 50.0% of 2 harmless, 50.0% of 2 forbidden prompts" in capsys.readouterr().out
+
+
+def test_nothing_learns_from_the_outside_list():
+    learned = {prompt.casefold() for _, _, prompt in safety_train.labelled()}
+    lines = (weights.ASSETS / "prompts-outside.tsv").read_text().splitlines()
+    assert len(lines) == 450
+    assert not learned & {line.split("\t")[1].casefold() for line in lines}
+
+
 # Scores of frames
 
 
