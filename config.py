@@ -83,8 +83,12 @@ class Config:
     lr: float = 4e-3  # learning rate of AdamW, which trains everything that Muon does not
     warmup_steps: int = 20  # steps over which the learning rates rise from 0
     lr_decay: float = 0.9  # the last share of the steps, over which the learning rates fall to 0
+    batches_per_step: int = 1  # their gradients add up; several processes share them out, so a multiple
     grad_clip: float = 1.0  # a gradient whose norm is larger is scaled down to this norm
     ema_decay: float = 0.98  # how much of the averaged weights is kept per step
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # with torchrun: every process has all weights, or a part
+    recompute: bool = False  # blocks are computed again in the backward pass, instead of kept in memory
+    compile: bool = False  # blocks are compiled (needs a C++ compiler), which pays in long runs
     save_minutes: float = 2.0  # minutes between checkpoints with their pictures
     score_prompts: int = 64  # prompts in the final table, seen and held out each
 

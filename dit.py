@@ -43,6 +43,7 @@ import math
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from patches import apply_rope, attention, grid_positions, pack, patchify, rope, unpack, unpatchify
 
@@ -120,6 +121,7 @@ class DiT(nn.Module):
         P = config.latent_channels * config.patch_size**2
         self.patch = (1, config.patch_size, config.patch_size)
         self.head_dim = config.dit_head_dim
+        self.recompute = config.recompute
 
         # What a token starts as: its word or its patch, and its position.
         self.word_embedding = nn.Embedding(vocab_size + 1, D)  # id 0 is the empty word
@@ -194,7 +196,12 @@ class DiT(nn.Module):
         embedding = self.timestep_mlp(timestep_embedding(levels))                      # (S, D)
         modulation = self.modulation(embedding)                                        # (S, 6D)
         for block in self.blocks:
-            tokens = block(tokens, modulation, per_token, cos, sin, shapes)
+            if self.recompute and self.training:
+                # Keep a block's input only, and compute the rest again when its gradient is needed.
+                inputs = (tokens, modulation, per_token, cos, sin, shapes)
+                tokens = checkpoint(block, *inputs, use_reentrant=False)
+            else:
+                tokens = block(tokens, modulation, per_token, cos, sin, shapes)
 
         shift, scale = self.final_modulation(embedding).chunk(2, -1)
         out = self.final_linear(modulate(layer_norm(tokens), per_token(shift), per_token(scale)))   # (M, P)

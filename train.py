@@ -4,14 +4,17 @@
     python train.py --data FOLDER --name mine    real clips
     python train.py --resume out/tiny/model.pt   goes on after Ctrl-C or a kill, exactly
     python train.py --start out/tiny/model.pt    begins a new run with the weights of another
+    torchrun --standalone --nproc_per_node 8 train.py --config FILE    on eight GPUs (docs/scaling.md)
 
 Matrices (the VAE's kernels, the weights of the transformer's blocks) are trained by Muon, which turns
 every update into the nearest orthogonal matrix, so that all directions of a layer learn at one pace
 (utils/muon.py); everything else is trained by AdamW. What we sample with is a moving average of the
 transformer's weights.
 
-All randomness of a step is drawn from (seed, step). So a checkpoint needs no generator states, and nothing
-that happens between two steps can change a run.
+A step is a number of batches (batches_per_step), whose gradients add up; all randomness of a batch is drawn
+from (seed, number of the batch). So a checkpoint needs no generator states, nothing that happens between
+two steps can change a run, and several processes can share a step's batches out among them, each on a
+device of its own (utils/distributed.py).
 
 Papers
     Latent diffusion: first the autoencoder, then the diffusion model on its latents, whose scale is measured:
@@ -33,6 +36,7 @@ from config import BadInput, Config, config_from_dict, latent_length
 import contextlib
 import copy
 import csv
+import math
 import os
 import shlex
 import signal
@@ -53,6 +57,7 @@ from diffusion import Schedule, diffusion_loss, draw_noise_levels
 from dit import DiT
 from sample import generate
 from text import encode_prompts
+from utils import distributed
 from utils.checkpoint import (
     Model,
     last_line,
@@ -64,7 +69,7 @@ from utils.checkpoint import (
 )
 from utils.cli import Flags, add_config_flags, autocast, config_from_flags, pick_device, progress_bar, run
 from utils.muon import Muon
-from vae import VAE, latent_to_frame_mask, psnr
+from vae import VAE, latent_to_frame_mask, psnr, vae_loss
 
 PRESET = str(Path(__file__).parent / "configs/tiny.toml")
 LEVEL_BINS = 10  # the loss is reported for each tenth of the noise levels
@@ -90,6 +95,15 @@ class Trainer:
         self.latent_scale = torch.ones((), device=device)
         self.schedule = Schedule(config.schedule)
 
+        # One device becomes many here: an engine is the network as training calls it, which averages the
+        # gradients over all processes. A VAE is small, so every process has all of it.
+        self.engines = {
+            "vae": distributed.share_weights(self.vae, "ddp"),
+            "dit": distributed.share_weights(self.dit, config.parallel, self.dit.blocks),
+        }
+        if config.parallel == "fsdp":
+            distributed.share_weights(self.ema, "fsdp", self.ema.blocks)
+
         # Muon is for the layers that are repeated: the VAE's kernels and the blocks' matrices. What stands
         # once before, beside or behind the blocks (embeddings, modulation, last layer), and all vectors,
         # are AdamW's.
@@ -100,17 +114,21 @@ class Trainer:
             "vae": make_optimizers(self.vae, vae_matrices, config.vae_lr, config.lr),
             "dit": make_optimizers(self.dit, dit_matrices, config.dit_lr, config.lr, three_in_one=qkv),
         }
+        # Compiling fuses what is between the products; its seconds pay in long runs.
+        if config.compile:
+            for block in self.dit.blocks:
+                block.compile()
         self.steps = {"vae": 0, "dit": 0}
         self.total_steps = {"vae": config.vae_steps, "dit": config.dit_steps}
         self.train_seconds = 0.0
         self.stop_signal = None  # Ctrl-C or the like; the loops stop after the step in which it came
 
     def state(self):
-        """What a checkpoint holds, as a dict."""
+        """What a checkpoint holds, as a dict. It does not depend on how many processes have parts of it."""
         optimizers = {}
         for stage, pair in self.optimizers.items():
             optimizers[stage] = [optimizer.state_dict() for optimizer in pair]
-        return {
+        return distributed.whole_state({
             "config": asdict(self.config),
             "vocab": self.vocab,
             "latent_scale": self.latent_scale,
@@ -120,16 +138,16 @@ class Trainer:
             "dit": self.dit.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizers": optimizers,
-        }
+        })
 
     def load(self, saved):
         """Takes over a checkpoint's state(), to go on exactly where it stopped."""
-        self.vae.load_state_dict(saved["vae"])
-        self.dit.load_state_dict(saved["dit"])
-        self.ema.load_state_dict(saved["ema"])
+        distributed.load_weights(self.vae, saved["vae"])
+        distributed.load_weights(self.dit, saved["dit"])
+        distributed.load_weights(self.ema, saved["ema"])
         for stage, pair in self.optimizers.items():
             for optimizer, state in zip(pair, saved["optimizers"][stage], strict=True):
-                optimizer.load_state_dict(state)
+                distributed.load_optimizer(optimizer, state)
         self.latent_scale = saved["latent_scale"].to(self.device)
         self.steps = saved["steps"]
         self.train_seconds = saved["train_seconds"]
@@ -142,13 +160,19 @@ class Trainer:
             theirs = f"a vocabulary of {len(model.vocab)} words"
             raise BadInput(f"--start: {theirs}, and not the {len(self.vocab)} words of this data")
         try:
-            self.vae.load_state_dict(model.vae.state_dict())
-            self.dit.load_state_dict(model.dit.state_dict())
-            self.ema.load_state_dict(model.dit.state_dict())
+            distributed.load_weights(self.vae, model.vae.state_dict())
+            distributed.load_weights(self.dit, model.dit.state_dict())
+            distributed.load_weights(self.ema, model.dit.state_dict())
         except RuntimeError as error:
             raise BadInput(f"--start: its weights do not fit this config ({last_line(error)})") from error
         self.latent_scale = model.latent_scale
         self.train_seconds = model.train_seconds
+
+    def save(self, path):
+        """Writes a checkpoint. Every process has to call this; the first one writes."""
+        state = self.state()
+        if distributed.is_first():
+            save_checkpoint(path, state)
 
     def model(self):
         """The Model to sample with: the VAE and the averaged transformer."""
@@ -182,7 +206,7 @@ class Trainer:
     def vae_loss(self, groups):
         """A batch of one group → the loss, and the mean squared error of the reconstruction in it."""
         video, _, _ = groups[0]
-        loss, error = self.vae.loss(video, self.config.vae_kl)
+        loss, error = vae_loss(self.engines["vae"], video, self.config.vae_kl)
         return loss, error.detach()
 
     def draw_prompt_ids(self, captions, levels):
@@ -211,8 +235,8 @@ class Trainer:
 
         eps = [torch.randn_like(latents) for latents in x_0]
         losses = diffusion_loss(
-            self.dit, x_0, prompt_ids, t, eps=eps, schedule=self.schedule, target=self.config.target,
-            slow_flow=self.config.slow_flow,
+            self.engines["dit"], x_0, prompt_ids, t, eps=eps, schedule=self.schedule,
+            target=self.config.target, slow_flow=self.config.slow_flow,
         )
         clip_levels = torch.cat([levels.amax(1) for levels in t])
         return losses.mean(), clip_levels, losses.detach()
@@ -262,8 +286,29 @@ def learning_rate(step, peak, total_steps, warmup_steps, decay_share):
     return peak
 
 
+def add_gradients(trainer, stage, batches, loss_of):
+    """The gradients of one step: of all its batches that this process draws, averaged over the processes.
+
+    loss_of(groups) → the loss of a batch, with anything else behind it. → what it returned, a list; the mean
+    loss of all batches of the step, in all processes."""
+    config = trainer.config
+    mine = range(distributed.rank(), config.batches_per_step, distributed.world_size())
+    results = []
+    for number in mine:
+        groups = next(batches)
+        seed_batch(config, trainer.steps[stage] * config.batches_per_step + number)
+        is_last = number == mine[-1]
+        with distributed.sharing_gradients(trainer.engines[stage], now=is_last):
+            with autocast(config.precision, trainer.device):
+                result = loss_of(groups)
+            (result[0] / len(mine)).backward()
+        results.append((groups, *result))
+    loss = sum(result[1].item() for result in results) / len(mine)
+    return results, distributed.mean(loss)
+
+
 def optimizer_step(trainer, stage, loss):
-    """Gradients of the loss, clipped, and one update of the stage's network by its two optimizers.
+    """Clips the gradients, and one update of the stage's network by its two optimizers. loss: the step's.
 
     Raises BadInput, before any weight changes, if the loss or the gradient is not finite."""
     config = trainer.config
@@ -271,11 +316,10 @@ def optimizer_step(trainer, stage, loss):
     network = trainer.vae if stage == "vae" else trainer.dit
     muon_lr = config.vae_lr if stage == "vae" else config.dit_lr
 
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(network.parameters(), config.grad_clip)
-    if not torch.isfinite(loss + norm):
+    norm = distributed.whole(nn.utils.clip_grad_norm_(network.parameters(), config.grad_clip)).item()
+    if not math.isfinite(loss + norm):
         raise BadInput(
-            f"{stage} step {step}: the loss is {loss.item()}, its gradient's norm {norm.item()}; most often "
+            f"{stage} step {step}: the loss is {loss}, its gradient's norm {norm}; most often "
             f"a learning rate is too high: {stage}_lr = {muon_lr}, lr = {config.lr}. "
             "Nothing was saved since the last checkpoint"
         )
@@ -290,18 +334,22 @@ def optimizer_step(trainer, stage, loss):
 
 
 def draw_batches(trainer, stage):
-    """The stage's batches from its next step on: lists of (video (B, 3, T, H, W), captions, given_count)."""
-    dataset = datasets.make_dataset(trainer.config, stage)
-    for batch in datasets.stream_batches(dataset, trainer.steps[stage], trainer.config.workers):
+    """This process's batches of the stage, from its next step on: lists of (video (B, 3, T, H, W), captions,
+    given_count)."""
+    # A step's batches are dealt out in turn: process 0 of 2 gets batches 0, 2, 4 ..., process 1 the others.
+    config = trainer.config
+    dataset = datasets.make_dataset(config, stage)
+    first = trainer.steps[stage] * config.batches_per_step + distributed.rank()
+    for batch in datasets.stream_batches(dataset, first, distributed.world_size(), config.workers):
         groups = []
         for video, captions, given_count in batch:
             groups.append((to_float(video.to(trainer.device)), captions, given_count))
         yield groups
 
 
-def seed_step(config, step):
-    """All randomness of a step follows from (seed, step)."""
-    torch.manual_seed(config.seed * 1_000_003 + step)
+def seed_batch(config, number):
+    """All randomness of a batch follows from (seed, its number in the run)."""
+    torch.manual_seed(config.seed * 1_000_003 + number)
 
 
 def train_vae(trainer, folder):
@@ -309,20 +357,20 @@ def train_vae(trainer, folder):
     batches = draw_batches(trainer, "vae")
     progress = Progress(trainer, "vae", folder)
     for step in progress.bar:
-        groups = next(batches)
-        seed_step(trainer.config, step)
-        with autocast(trainer.config.precision, trainer.device):
-            loss, error = trainer.vae_loss(groups)
+        results, loss = add_gradients(trainer, "vae", batches, trainer.vae_loss)
         optimizer_step(trainer, "vae", loss)
 
-        progress.finish_step(loss.item(), groups, note=f"{psnr(error):.1f} dB")
-        if progress.is_time_to_save():
-            save_checkpoint(folder / "model.pt", trainer.state())
+        groups, _, error = results[0]
+        batches_of_step = [result[0] for result in results]
+        note = f"{psnr(error):.1f} dB"
+        must_stop, must_save = progress.finish_step(loss, batches_of_step, note)
+        if must_stop or must_save:
+            trainer.save(folder / "model.pt")
+        if must_stop:
+            break
+        if must_save:
             picture_vae(trainer, groups[0], folder / f"vae-{step + 1:06d}.png")
             progress.last_save_time = time.time()
-        if trainer.stop_signal:
-            save_checkpoint(folder / "model.pt", trainer.state())
-            break
 
 
 def train_dit(trainer, folder):
@@ -332,27 +380,27 @@ def train_dit(trainer, folder):
     levels = []
     losses = []
     for step in progress.bar:
-        groups = next(batches)
-        seed_step(trainer.config, step)
-        with autocast(trainer.config.precision, trainer.device):
-            loss, clip_levels, clip_losses = trainer.dit_loss(groups)
+        results, loss = add_gradients(trainer, "dit", batches, trainer.dit_loss)
         optimizer_step(trainer, "dit", loss)
         trainer.update_ema(step)
 
-        levels.append(clip_levels.cpu())
-        losses.append(clip_losses.cpu())
-        progress.finish_step(loss.item(), groups)
-        if progress.is_time_to_save():
-            save_checkpoint(folder / "model.pt", trainer.state())
+        batches_of_step = []
+        for groups, _, clip_levels, clip_losses in results:
+            batches_of_step.append(groups)
+            levels.append(clip_levels.cpu())
+            losses.append(clip_losses.cpu())
+        must_stop, must_save = progress.finish_step(loss, batches_of_step)
+        if must_stop or must_save:
+            trainer.save(folder / "model.pt")
+        if must_stop:
+            break
+        if must_save:
             picture_dit(trainer, groups[0], folder / f"dit-{step + 1:06d}.png")
             by_level = loss_by_level(torch.cat(levels), torch.cat(losses))
             tqdm.write(f"loss by noise level, 0 to 1 in tenths: {by_level}", file=sys.stderr)
             levels = []
             losses = []
             progress.last_save_time = time.time()
-        if trainer.stop_signal:
-            save_checkpoint(folder / "model.pt", trainer.state())
-            break
 
 
 class Progress:
@@ -364,24 +412,38 @@ class Progress:
         self.stage = stage
         first_step = trainer.steps[stage]
         total = trainer.total_steps[stage]
-        self.curve = open_curve(folder / f"{stage}-loss.csv", first_step)
-        steps = range(first_step, total)
-        self.bar = progress_bar(steps, desc=stage, total=total, initial=first_step, unit="step", delay=0)
+        is_shown = distributed.is_first()
+        self.curve = open_curve(folder / f"{stage}-loss.csv", first_step) if is_shown else None
+        self.bar = progress_bar(
+            range(first_step, total), desc=stage, total=total, initial=first_step, unit="step", delay=0,
+            disable=None if is_shown else True,
+        )
         self.clips_seen = 0
         self.seconds_before = trainer.train_seconds
         self.begin_time = time.time()
         self.last_save_time = self.begin_time
 
-    def finish_step(self, loss, groups, note=""):
-        """Counts the step, in the trainer too, and writes its loss."""
-        self.curve.writerow([self.trainer.steps[self.stage], repr(loss)])
+    def finish_step(self, loss, batches, note=""):
+        """Counts the step, in the trainer too, and writes its loss → whether to stop, whether to save.
+
+        batches: the lists of groups that this process drew for the step."""
+        if self.curve:
+            self.curve.writerow([self.trainer.steps[self.stage], repr(loss)])
         seconds = time.time() - self.begin_time
         self.trainer.steps[self.stage] += 1
         self.trainer.train_seconds = self.seconds_before + seconds
 
-        self.clips_seen += sum(len(captions) for _, captions, _ in groups)
+        for groups in batches:
+            self.clips_seen += distributed.world_size() * sum(len(captions) for _, captions, _ in groups)
         clips_per_second = self.clips_seen / max(seconds, 1e-9)
         self.bar.set_postfix_str(f"loss {loss:.4f} {note} {clips_per_second:.0f} clips/s", refresh=False)
+
+        # All processes have to stop after the same step, and a checkpoint takes all of them.
+        has_signal = self.trainer.stop_signal is not None
+        must_stop, must_save = distributed.any_of(has_signal, self.is_time_to_save())
+        if must_stop and not has_signal:
+            self.trainer.stop_signal = signal.SIGTERM
+        return must_stop, must_save
 
     def is_time_to_save(self):
         """Every save_minutes, and after the last step."""
@@ -426,15 +488,18 @@ def picture_vae(trainer, group, path):
     for i in range(len(video)):
         rows += [to_uint8(video)[i], to_uint8(decoded)[i]]
         captions += ["clip", f"through the VAE, {psnr(F.mse_loss(decoded[i], video[i])):.1f} dB"]
-    iio.imwrite(path, film_strip(rows, captions))
+    if distributed.is_first():
+        iio.imwrite(path, film_strip(rows, captions))
 
 
 @torch.no_grad()
 def picture_dit(trainer, group, path):
-    """Samples for six captions, as a PNG."""
-    captions = group[1][:6]
+    """Samples for six captions of the first process, as a PNG. Every process has to call this: each may hold
+    a part of the network."""
+    captions = distributed.of_the_first(group[1][:6])
     videos = generate(trainer.model(), captions)
-    iio.imwrite(path, film_strip(videos, captions))
+    if distributed.is_first():
+        iio.imwrite(path, film_strip(videos, captions))
 
 
 @torch.no_grad()
@@ -496,11 +561,12 @@ def train_until_stopped(trainer, folder, device_name):
     with catch_stop_signals(stop_after_this_step):
         train(trainer, folder)
     if trainer.stop_signal:
-        words = ["python", "train.py", "--resume", (folder / "model.pt").as_posix()]
+        words = [*distributed.launcher(), "train.py", "--resume", (folder / "model.pt").as_posix()]
         if device_name != "auto":
             words += ["--device", device_name]
         done = steps_done(trainer.steps, trainer.config)
-        print(f"stopped after {done}; go on with: {shlex.join(words)}")
+        if distributed.is_first():
+            print(f"stopped after {done}; go on with: {shlex.join(words)}")
         sys.exit(128 + trainer.stop_signal)
 
 
@@ -520,6 +586,7 @@ def resumed_trainer(args, device):
     if "optimizers" not in saved:
         raise BadInput(f"--resume {args.resume}: holds no optimizer states, so training cannot go on from it")
     config = config_from_dict(saved["config"], args.resume)
+    distributed.check_batches(config.batches_per_step)
     trainer = Trainer(config, saved["vocab"], device)
     try:
         trainer.load(saved)
@@ -531,6 +598,7 @@ def resumed_trainer(args, device):
 def new_trainer(args, device):
     """The Trainer of a new run, with random weights or with those of --start."""
     config = config_from_flags(args)
+    distributed.check_batches(config.batches_per_step)
 
     # Without a usable clip, or with captions that are too long, stop here, before anything is written.
     dataset = datasets.make_dataset(config)
@@ -544,14 +612,29 @@ def new_trainer(args, device):
     return trainer
 
 
-def make_folder(args, config):
-    """The run's folder. A model that another run left there is renamed, never overwritten."""
+def args_after_restart(parser, args):
+    """torchrun repeats the command when a process has died; then the run goes on from its last checkpoint,
+    if it had come to one."""
+    if args.resume:
+        return args
+    checkpoint = run_folder(args, config_from_flags(args)) / "model.pt"
+    if not checkpoint.exists():
+        return args
+    return parser.parse_args(["--resume", str(checkpoint), "--device", args.device])
+
+
+def run_folder(args, config):
+    """Where a run writes: --out, or where its checkpoint is, or out/NAME."""
     if args.out:
-        folder = Path(args.out)
-    elif args.resume:
-        folder = Path(args.resume).parent
-    else:
-        folder = Path("out") / config.name
+        return Path(args.out)
+    if args.resume:
+        return Path(args.resume).parent
+    return Path("out") / config.name
+
+
+def make_folder(args, config):
+    """Makes the run's folder. A model that another run left there is renamed, never overwritten."""
+    folder = run_folder(args, config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -559,7 +642,7 @@ def make_folder(args, config):
 
     old = folder / "model.pt"
     is_resumed = args.resume and old.exists() and old.samefile(args.resume)
-    if old.exists() and not is_resumed:
+    if old.exists() and not is_resumed and distributed.is_first():
         kept = unused_path(folder)
         os.replace(old, kept)
         print(f"the last run's model is now {kept}")
@@ -577,7 +660,12 @@ def unused_path(folder):
 
 
 def finish(trainer, folder):
-    """What comes after the last step: slim.pt, the score, sample.gif, and how to use the model."""
+    """What comes after the last step, for which one process is enough: slim.pt, the score, sample.gif, and
+    how to use the model."""
+    state = trainer.state()
+    if not distributed.is_first():
+        return
+
     # The score is the only thing that needs it: whoever imports train loads no evaluation.
     import evaluate
 
@@ -594,8 +682,8 @@ def finish(trainer, folder):
 
     try:
         with catch_stop_signals(exit_at_once):
-            save_checkpoint(folder / "slim.pt", slim_checkpoint(trainer.state()))
-            model = trainer.model()
+            save_checkpoint(folder / "slim.pt", slim_checkpoint(state))
+            model = load_model(folder / "slim.pt", trainer.device)
             if trainer.config.scenes:
                 evaluate.world(model, trainer.config.score_prompts)
             elif is_world:
@@ -637,15 +725,23 @@ def make_parser():
 
 
 def main():
-    args = make_parser().parse_args()
+    parser = make_parser()
+    args = parser.parse_args()
     device = pick_device(args.device)
     if args.resume and args.start:
         raise BadInput(f"--resume {args.resume} --start {args.start}: expected one of them")
+    distributed.connect(device)
+    if distributed.is_restart():
+        args = args_after_restart(parser, args)
     trainer = resumed_trainer(args, device) if args.resume else new_trainer(args, device)
 
+    # Nothing is renamed before every process has read what it begins with.
+    distributed.wait_for_all()
     folder = make_folder(args, trainer.config)
+    distributed.wait_for_all()
     train_until_stopped(trainer, folder, args.device)
     finish(trainer, folder)
+    distributed.disconnect()
 
 
 if __name__ == "__main__":

@@ -208,21 +208,27 @@ class VAE(nn.Module):
         given = groups.unflatten(1, (-1, TIME_FACTOR)).all(2)                      # (B, f)
         return latents, given
 
-    def loss(self, video, kl_weight):
-        """Reconstruction error and KL term, each a mean (Kingma & Welling, eq. 10 and appendix B):
-
-            mean |x - decode(z)|^2 + kl_weight mean KL(q(z | x) || N(0, 1))
-
-        video (B, 3, T, H, W) → loss, mean squared error. The weight makes it a beta-VAE (Higgins et al.
-        2017): tiny, so that latents stay sharp, and not zero, so that they stay bounded."""
-        # z = mean + std eps, the reparametrisation trick (sec. 2.4): gradients flow through mean and std.
+    def forward(self, video):
+        """video (B, 3, T, H, W) → decode(z) of a z from the posterior, its mean and its log_variance."""
+        # z = mean + std eps, the reparametrisation trick (Kingma & Welling, sec. 2.4): gradients flow through
+        # mean and std.
         mean, log_variance = self.encode(video)
         std = torch.exp(log_variance / 2)
         z = mean + std * torch.randn_like(mean)
+        return self.decode(z), mean, log_variance
 
-        error = F.mse_loss(self.decode(z), video)
-        kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
-        return error + kl_weight * kl, error
+
+def vae_loss(vae, video, kl_weight):
+    """Reconstruction error and KL term, each a mean (Kingma & Welling, eq. 10 and appendix B):
+
+        mean |x - decode(z)|^2 + kl_weight mean KL(q(z | x) || N(0, 1))
+
+    video (B, 3, T, H, W) → loss, mean squared error. The weight makes it a beta-VAE (Higgins et al. 2017):
+    small, so that latents keep what a picture needs, and not zero, so that they stay bounded."""
+    decoded, mean, log_variance = vae(video)
+    error = F.mse_loss(decoded, video)
+    kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+    return error + kl_weight * kl, error
 
 
 def latent_to_frame_mask(mask):

@@ -312,12 +312,12 @@ def make_dataset(config, stage="dit"):
     return FolderDataset(config, stage)
 
 
-def stream_batches(dataset, start, workers=0):
-    """Batches start, start + 1, ... without end. workers: the processes that draw them; 0 is this one."""
+def stream_batches(dataset, start, step=1, workers=0):
+    """Batches start, start + step, ... without end. workers: the processes that draw them; 0 is this one."""
     loader = DataLoader(
         dataset,
         batch_size=None,
-        sampler=itertools.count(start),
+        sampler=itertools.count(start, step),
         num_workers=workers,
         worker_init_fn=ignore_stop_signals,
     )

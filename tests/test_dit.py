@@ -352,3 +352,17 @@ def test_the_picture_of_attention_has_a_map_for_each_head_and_tells_the_words(mo
     picture = iio.imread(tmp_path / "dit.png").astype(int)
     assert len(picture) > 4 * 96
     assert (picture == GREEN).all(-1).any()
+
+
+def test_blocks_that_are_computed_again_give_the_same_gradients(awake, monkeypatch):
+    runs = []
+    gradients = []
+    attend = dit.attention
+    monkeypatch.setattr(dit, "attention", lambda *args: runs.append(1) or attend(*args))
+    for awake.recompute in (False, True):
+        x, t, prompt_ids = inputs()
+        loss = awake([x], [t], [prompt_ids])[0].square().sum()
+        gradients.append(torch.autograd.grad(loss, list(awake.parameters())))
+    for plain, again in zip(*gradients, strict=True):
+        assert torch.equal(plain, again)
+    assert len(runs) == 3 * len(awake.blocks)

@@ -20,7 +20,7 @@ from data import datasets
 from data.video_io import film_grid, film_strip, to_float, to_uint8
 from sample import generate
 from utils.checkpoint import load_model, read_checkpoint
-from vae import latent_to_frame_mask
+from vae import latent_to_frame_mask, vae_loss
 from world.scenes import DIRECTIONS, SEEN, SIMPLE_COLOURS, SIMPLE_SHAPES, SPEEDS
 
 
@@ -108,8 +108,14 @@ def one_step(config, loss_factor=1.0, step=0):
 
     trainer.optimizers["vae"][0].register_step_pre_hook(watch)
     loss = loss_factor * sum(p.sum() for p in trainer.vae.parameters())
-    train.optimizer_step(trainer, "vae", loss)
+    step_on(trainer, "vae", loss)
     return trainer, seen["norm"]
+
+
+def step_on(trainer, stage, loss):
+    """The gradients of a loss, and one optimizer step."""
+    loss.backward()
+    train.optimizer_step(trainer, stage, loss.item())
 
 
 def test_a_large_gradient_is_clipped_to_grad_clip(config):
@@ -137,7 +143,7 @@ def test_each_stage_has_a_muon_rate_of_its_own(config, stage):
     config = replace(config, vae_lr=0.5, dit_lr=0.25, lr=0.125, warmup_steps=0, lr_decay=0.0)
     trainer = train.Trainer(config, ["a"], "cpu")
     network = {"vae": trainer.vae, "dit": trainer.dit}[stage]
-    train.optimizer_step(trainer, stage, sum(p.sum() for p in network.parameters()))
+    step_on(trainer, stage, sum(p.sum() for p in network.parameters()))
     muon, adam = trainer.optimizers[stage]
     assert {group["lr"] for group in muon.param_groups} == {{"vae": 0.5, "dit": 0.25}[stage]}
     assert adam.param_groups[0]["lr"] == 0.125
@@ -149,7 +155,7 @@ def test_the_rates_fall_over_the_stages_own_steps(config, stage, total):
     trainer = train.Trainer(config, ["a"], "cpu")
     trainer.steps[stage] = 6
     network = {"vae": trainer.vae, "dit": trainer.dit}[stage]
-    train.optimizer_step(trainer, stage, sum(p.sum() for p in network.parameters()))
+    step_on(trainer, stage, sum(p.sum() for p in network.parameters()))
     _, adam = trainer.optimizers[stage]
     assert adam.param_groups[0]["lr"] == pytest.approx(0.5 * (total - 6) / total)
 
@@ -157,7 +163,7 @@ def test_the_rates_fall_over_the_stages_own_steps(config, stage, total):
 def test_a_weight_without_a_gradient_does_not_decay(config):
     trainer = train.Trainer(config, ["a"], "cpu")
     before = copy_weights(trainer.dit)
-    train.optimizer_step(trainer, "dit", sum(0 * p.sum() for p in trainer.dit.parameters()))
+    step_on(trainer, "dit", sum(0 * p.sum() for p in trainer.dit.parameters()))
     for p, old in zip(trainer.dit.parameters(), before, strict=True):
         assert torch.equal(p, old)
 
@@ -172,7 +178,7 @@ def test_nothing_moves_where_the_gradient_is_not_finite(config):
     before = copy_weights(trainer.vae)
     loss = sum(p.sqrt().sum() for p in trainer.vae.parameters())  # nan below 0
     with pytest.raises(BadInput, match="vae step 0: the loss is nan, .* vae_lr = 0.02, lr = 0.004"):
-        train.optimizer_step(trainer, "vae", loss)
+        step_on(trainer, "vae", loss)
     for p, old in zip(trainer.vae.parameters(), before, strict=True):
         assert torch.equal(p, old)
 
@@ -182,9 +188,31 @@ def test_nothing_moves_where_only_the_gradient_is_not_finite(config):
     before = copy_weights(trainer.vae)
     loss = sum((0 * p).sqrt().sum() for p in trainer.vae.parameters())  # 0, but its slope is not finite
     with pytest.raises(BadInput, match="vae step 0: the loss is 0.0, its gradient's norm nan"):
-        train.optimizer_step(trainer, "vae", loss)
+        step_on(trainer, "vae", loss)
     for p, old in zip(trainer.vae.parameters(), before, strict=True):
         assert torch.equal(p, old)
+
+
+@pytest.mark.parametrize("stage", ["vae", "dit"])
+def test_the_gradients_of_a_steps_batches_are_averaged(config, stage):
+    config = replace(config, batches_per_step=3)
+    trainer = train.Trainer(config, datasets.WorldDataset(config).vocab(), "cpu")
+    network = {"vae": trainer.vae, "dit": trainer.dit}[stage]
+    loss_of = {"vae": trainer.vae_loss, "dit": trainer.dit_loss}[stage]
+    trainer.steps[stage] = 2
+
+    # One by one, each with the randomness of its own number.
+    losses = []
+    for number, groups in zip((6, 7, 8), train.draw_batches(trainer, stage), strict=False):
+        train.seed_batch(config, number)
+        losses.append(loss_of(groups)[0])
+    expected = torch.autograd.grad(sum(losses) / 3, list(network.parameters()), materialize_grads=True)
+
+    results, loss = train.add_gradients(trainer, stage, train.draw_batches(trainer, stage), loss_of)
+    assert len(results) == 3
+    assert loss == pytest.approx(sum(losses).item() / 3)
+    for p, gradient in zip(network.parameters(), expected, strict=True):
+        torch.testing.assert_close(torch.zeros_like(p) if p.grad is None else p.grad, gradient)
 
 
 def test_every_weight_moves_in_training(config, tmp_path):
@@ -403,7 +431,7 @@ def test_no_two_steps_of_two_seeds_draw_the_same(config):
     seeds = set()
     for seed in range(3):
         for step in range(5):
-            train.seed_step(replace(config, seed=seed), step)
+            train.seed_batch(replace(config, seed=seed), step)
             seeds.add(torch.initial_seed())
     assert len(seeds) == 15
 
@@ -657,7 +685,7 @@ def test_the_vae_learns_its_own_loss_with_the_configs_weight(config, kl_weight):
     trainer = train.Trainer(replace(config, vae_kl=kl_weight), ["a"], "cpu")
     groups = groups_of_clips((2, 5, 8, 16))
     torch.manual_seed(0)
-    expected, expected_error = trainer.vae.loss(groups[0][0], kl_weight)
+    expected, expected_error = vae_loss(trainer.vae, groups[0][0], kl_weight)
     torch.manual_seed(0)
     loss, error = trainer.vae_loss(groups)
     assert loss == expected
@@ -772,8 +800,8 @@ def test_the_time_of_both_stages_adds_up(config, tmp_path, monkeypatch):
     progress = train.Progress(trainer, "vae", tmp_path / "run")
     now = progress.begin_time
     monkeypatch.setattr(time, "time", lambda: now + 7)
-    progress.finish_step(0.5, [(None, ["a", "b"], None)])
-    progress.finish_step(0.25, [(None, ["a"], None)])
+    progress.finish_step(0.5, [[(None, ["a", "b"], None)]])
+    progress.finish_step(0.25, [[(None, ["a"], None)]])
     assert trainer.train_seconds == pytest.approx(1007)
     assert trainer.steps == {"vae": 2, "dit": 0}
     assert read_curve(tmp_path / "run", "vae") == [["step", "loss"], ["0", "0.5"], ["1", "0.25"]]
@@ -783,7 +811,11 @@ def flags(config):
     """The words of a command line that make this config."""
     words = []
     for name, value in asdict(config).items():
-        words += ["--" + name.replace("_", "-"), value]
+        flag = name.replace("_", "-")
+        if type(value) is bool:
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", value]
     return words
 
 

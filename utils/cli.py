@@ -21,6 +21,8 @@ from typing import get_args
 import torch
 from tqdm import tqdm
 
+from utils import distributed
+
 METAVARS = {int: "N", float: "X", str: "TEXT"}  # what stands for a flag's value in --help
 LOG_SECONDS = 30.0  # between two lines of a progress bar that goes to a file
 
@@ -120,10 +122,15 @@ def add_knob_flag(group, field, comment):
     flag = "--" + field.name.replace("_", "-")
     default = field.default if field.default != "" else "empty"
     # argparse formats help with the % operator.
-    text = f"{comment} (default: {default})".replace("%", "%%")
+    # A switch is off unless it is given, so nothing is said of its default.
+    text = comment if field.type is bool else f"{comment} (default: {default})"
+    text = text.replace("%", "%%")
 
     choices = get_args(field.type)
-    if choices:
+    if field.type is bool:
+        switch = argparse.BooleanOptionalAction
+        group.add_argument(flag, action=switch, default=argparse.SUPPRESS, help=text)
+    elif choices:
         group.add_argument(flag, choices=choices, default=argparse.SUPPRESS, help=text)
     else:
         metavar = METAVARS[field.type]
@@ -243,6 +250,7 @@ def run(main):
     except BadInput as error:
         # A library's message inside ours may have many lines; the last one says what went wrong.
         last_line = str(error).strip().splitlines()[-1]
+        distributed.let_the_first_speak()
         print(f"{command_name()}: {last_line}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

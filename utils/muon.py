@@ -17,6 +17,8 @@ Letters
 """
 import torch
 
+from utils.distributed import part_like, whole
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients of X, A X and A A X
 
 
@@ -51,7 +53,9 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(p)
         state["momentum"].lerp_(p.grad, 1 - momentum)
         ahead = p.grad.lerp(state["momentum"], momentum)
-        return ahead.flatten(1)
+
+        # Only a whole matrix has singular values. Where this process has a part of it, it is put together.
+        return whole(ahead).flatten(1)
 
     def apply(self, params, updates, lr):
         """Moves parameters of one shape by their updates (params, parts, rows, columns), made orthogonal."""
@@ -61,7 +65,7 @@ class Muon(torch.optim.Optimizer):
         rows, columns = updates.shape[-2:]
         factor = max(1, rows / columns) ** 0.5
         for p, update in zip(params, updates, strict=True):
-            p.add_(update.view_as(p), alpha=-lr * factor)
+            p.add_(part_like(update.reshape(p.shape), p), alpha=-lr * factor)
 
 
 def orthogonalise(X):
