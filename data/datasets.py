@@ -1,12 +1,13 @@
-"""Clips to batches: an endless stream from the toy world, or from a folder of real clips with captions.
+"""Clips to batches: an endless stream from the toy world, or from real clips with captions.
 
 Batch k depends only on (seed, k) and on the files. That is enough to resume a run exactly, to shuffle, and to
 let any number of worker processes draw ahead. Clips of many lengths and sizes share one batch, so its size is
 a number of tokens and not of clips.
 
-A folder holds clip.mp4 beside clip.txt (its caption), in any size, length and frame rate. From each clip we
+Real clips have any size, length and frame rate, and lie in a folder or in shards (sources.py). From each we
 take a random window, resample it to the config's frame rate, scale it to cover the training size nearest to
-its own shape, and crop the middle. A file that cannot be used is named once and skipped.
+its own shape, and crop the middle. A file that cannot be used is named once and skipped; a clip without a
+caption is trained without words.
 
 Letters
     B       clips of one shape in a batch
@@ -19,7 +20,6 @@ from config import TIME_FACTOR, BadInput, clip_shapes, count_tokens, latent_leng
 import itertools
 import signal
 import sys
-from pathlib import Path
 
 import av
 import numpy as np
@@ -27,7 +27,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import text
+from data.sources import open_source, shown
 from data.video_io import nearest_size, probe, read_window
+from utils import distributed
 from world.captions import (
     MAX_WORDS,
     describe,
@@ -53,11 +55,16 @@ MAX_MISSES = 50
 WARNED = set()
 
 
-def skip(path, why):
+def skip(clip, why):
     """Name an unusable file on stderr, once."""
-    if path not in WARNED:
-        print(f"warning: skipped {path}: {why}", file=sys.stderr)
-    WARNED.add(path)
+    warn(clip, f"skipped {shown(clip)}: {why}")
+
+
+def warn(about, message):
+    """A line on stderr, once for whatever it is about."""
+    if about not in WARNED and distributed.is_first():
+        print(f"warning: {message}", file=sys.stderr)
+    WARNED.add(about)
 
 
 class WorldDataset(Dataset):
@@ -226,32 +233,39 @@ class WorldDataset(Dataset):
         return video, caption, given
 
 
-class FolderDataset(WorldDataset):
-    """The same batches from a folder of clip.mp4 + clip.txt.
+class FileDataset(WorldDataset):
+    """The same batches from files, clip.mp4 + clip.txt in a folder or in shards.
 
     A clip keeps its own framing: it gets the training size whose aspect ratio is nearest to its own, which
-    Sora's report found to improve composition. Raises BadInput where the folder does not exist, where a
-    caption is longer than max_words, and, when a batch is drawn, where not one pair can be used.
+    Sora's report found to improve composition. Raises BadInput where the files do not exist, where a caption
+    is longer than max_words, and, when a batch is drawn, where not one clip can be used.
     """
 
     def __init__(self, config, stage="dit"):
         super().__init__(config, stage)
-        folder = Path(config.data)
-        if not folder.is_dir():
-            raise BadInput(f"data = {config.data!r}: expected 'world' or a folder of clip.mp4 + clip.txt")
-        self.unusable = f"data = {config.data!r}: not one clip.mp4 with its clip.txt could be read"
+        self.source = open_source(config.data)
+        self.unusable = f"data = {config.data!r}: not one clip.mp4 could be read"
 
         self.captions = {}
-        for path in sorted(folder.glob("*.mp4")):
+        without = 0
+        for clip in self.source.clips:
             try:
-                self.captions[path] = " ".join(path.with_suffix(".txt").read_text().split())
-            except (OSError, UnicodeDecodeError):
-                skip(path, f"no readable caption {path.with_suffix('.txt').name}")
+                caption = self.source.caption(clip)
+            except (OSError, UnicodeDecodeError) as error:
+                skip(clip, f"its caption cannot be read ({error})")
+                continue
+            without += caption is None
+            self.captions[clip] = " ".join((caption or "").split())
+        if without:
+            total = len(self.captions)
+            warn(config.data, f"{without} of {total} clips have no caption: trained without words")
 
-        for path, caption in self.captions.items():
+        for clip, caption in self.captions.items():
             count = len(text.split_words(caption))
             if count > config.max_words:
-                raise BadInput(f"{path}: its caption has {count} words; max_words = {config.max_words}")
+                raise BadInput(
+                    f"{shown(clip)}: its caption has {count} words; max_words = {config.max_words}"
+                )
 
         self.paths = list(self.captions)
         self.probed = {}                                        # path -> (width / height, seconds)
@@ -285,7 +299,7 @@ class FolderDataset(WorldDataset):
         """Whether a clip can be read and is long enough for so many frames."""
         if path not in self.probed:
             try:
-                self.probed[path] = probe(path)
+                self.probed[path] = probe(self.source.open(path))
             except (av.FFmpegError, ValueError) as error:
                 self.probed[path] = (0.0, 0.0)
                 skip(path, error)
@@ -298,7 +312,8 @@ class FolderDataset(WorldDataset):
         for candidate in [path, *others]:
             try:
                 if self.lasts(candidate, frames):
-                    video = read_window(candidate, frames, height, width, self.config.fps, rng)
+                    file = self.source.open(candidate)
+                    video = read_window(file, frames, height, width, self.config.fps, rng)
                     return video, self.captions[candidate], 0
             except (av.FFmpegError, ValueError) as error:
                 skip(candidate, error)
@@ -306,10 +321,10 @@ class FolderDataset(WorldDataset):
 
 
 def make_dataset(config, stage="dit"):
-    """The dataset that config.data names: "world", or a folder."""
+    """The dataset that config.data names: "world", a folder, or shards."""
     if config.data == "world":
         return WorldDataset(config, stage)
-    return FolderDataset(config, stage)
+    return FileDataset(config, stage)
 
 
 def stream_batches(dataset, start, step=1, workers=0):

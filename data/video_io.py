@@ -171,8 +171,10 @@ def decode_frames(path):
 
 
 def probe(path):
-    """A clip's (width / height, length in seconds). Raises BadInput or FFmpegError."""
-    with av.open(str(path)) as file:
+    """A clip's (width / height, length in seconds), of a path or an open file.
+
+    Raises BadInput or FFmpegError."""
+    with av.open(path) as file:
         if not file.streams.video:
             raise BadInput("no video in it")
         stream = file.streams.video[0]
@@ -209,8 +211,9 @@ def frames_at(decoded, wanted):
 
 
 def read_window(path, frames, height, width, fps, rng):
-    """A random window of a clip -> (T, H, W, 3) uint8. Raises BadInput where the clip is too short."""
-    with av.open(str(path)) as file:
+    """A random window of a clip, a path or an open file -> (T, H, W, 3) uint8. Raises BadInput where the clip
+    is too short."""
+    with av.open(path) as file:
         # One thread: clips are small, and batches are drawn in parallel.
         stream = file.streams.video[0]
         stream.codec_context.thread_count = 1

@@ -32,7 +32,7 @@ TRAIN = [
     (["--config", "type.toml"], "dit_lr = 'fast': expected float"),
     # Folders and names
     (["--name", "../elsewhere"], "name = '../elsewhere': expected letters"),
-    (["--data", "nowhere"], "data = 'nowhere': expected 'world' or a folder"),
+    (["--data", "nowhere"], "data = 'nowhere': expected 'world', a folder"),
     (["--data", "clips"], "clips/long.mp4: its caption has 9 words; max_words = 8"),
     (["--data", "broken"], "data = 'broken': not one clip.mp4"),
     (["--out", "a-file/run"], "--out a-file/run: cannot be made a folder"),

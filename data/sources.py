@@ -1,0 +1,103 @@
+"""Where clips and captions lie: in a folder, or in tar files of WebDataset's layout.
+
+A folder of a million small files is slow to list, to copy and to keep on a shared disk; a few thousand tar
+files of a few hundred clips each ("shards") are not. In either one, x.mp4 lies beside its caption x.txt, and
+a source answers the same three questions: which clips there are, what a caption says, and what to open.
+
+    shards/000000.tar, shards/000001.tar, ...
+        cat.mp4   cat.txt   dog.mp4   dog.txt   ...
+
+    python -m data.pack FOLDER shards/      makes shards of a folder
+
+WebDataset: https://github.com/webdataset/webdataset, which streams a tar file from its beginning to its end.
+We note once where each file begins, and then read any clip directly. So a batch is the same from shards as
+from the folder, and a run is resumed exactly; what it needs is a disk that can seek.
+"""
+from config import BadInput
+
+import io
+import re
+import tarfile
+from pathlib import Path
+
+
+class Folder:
+    """x.mp4 beside x.txt. Raises BadInput where there is no such folder."""
+
+    def __init__(self, data):
+        self.folder = Path(data)
+        if not self.folder.is_dir():
+            expected = "expected 'world', a folder of clip.mp4 + clip.txt, or shards/{000000..000009}.tar"
+            raise BadInput(f"data = {data!r}: {expected}")
+        self.clips = sorted(self.folder.glob("*.mp4"))
+
+    def caption(self, clip):
+        """The text of its caption, None if it has none. Raises OSError or UnicodeDecodeError."""
+        path = clip.with_suffix(".txt")
+        return path.read_text(encoding="utf-8") if path.exists() else None
+
+    def open(self, clip):
+        """What av.open takes."""
+        return clip
+
+
+class Shards:
+    """The same from tar files, which `data` names as shards/{000000..000099}.tar or as one file.
+
+    Raises BadInput for a shard that is missing or is no tar file."""
+
+    def __init__(self, data):
+        self.places = {}  # (shard, name of a file in it) → its offset and size in bytes
+        for shard in expand_braces(data):
+            try:
+                with tarfile.open(shard) as tar:
+                    for member in tar:
+                        self.places[shard, member.name] = (member.offset_data, member.size)
+            except (OSError, tarfile.TarError) as error:
+                raise BadInput(f"data = {data!r}: {shard} cannot be read ({error})") from error
+        # In the order that a folder of the same files has, however they are spread over the shards.
+        clips = [place for place in self.places if place[1].endswith(".mp4")]
+        self.clips = sorted(clips, key=lambda place: Path(place[1]).name)
+
+    def read(self, place):
+        """The bytes of a file in a shard."""
+        offset, size = self.places[place]
+        with open(place[0], "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def caption(self, clip):
+        """The text of its caption, None if it has none. Raises OSError or UnicodeDecodeError."""
+        shard, name = clip
+        place = (shard, str(Path(name).with_suffix(".txt")))
+        return self.read(place).decode() if place in self.places else None
+
+    def open(self, clip):
+        """What av.open takes."""
+        return io.BytesIO(self.read(clip))
+
+
+def open_source(data):
+    """The source that the knob `data` names."""
+    return Shards(data) if data.endswith(".tar") else Folder(data)
+
+
+def shown(clip):
+    """What a message calls a clip: its path, or the shard's with the clip's name behind it."""
+    return "/".join(clip) if isinstance(clip, tuple) else str(clip)
+
+
+def expand_braces(pattern):
+    """'shards/{000008..000010}.tar' → ['shards/000008.tar', 'shards/000009.tar', 'shards/000010.tar']"""
+    found = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", pattern)
+    if not found:
+        return [pattern]
+    before, first, last, behind = found.groups()
+    return [f"{before}{number:0{len(first)}}{behind}" for number in range(int(first), int(last) + 1)]
+
+
+def add_file(tar, name, content):
+    """Adds bytes to an open tar file, under a name."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
