@@ -50,6 +50,10 @@ class Config:
     fps: float = 12.0  # frames per second
     workers: int = 0  # data-loading processes; 0 draws the batches in the training process
 
+    # text.py
+    text_encoder: str = "vocabulary"  # or the folder of a pretrained one (Hugging Face: T5, CLIP, MiniLM ...)
+    max_words: int = 8  # the longest prompt, in words, or in tokens of the text encoder
+
     # vae.py
     vae_space: int = 4  # pixels per latent position, in height and in width
     vae_width: int = 64  # channels inside the VAE
@@ -64,7 +68,6 @@ class Config:
     dit_depth: int = 6  # transformer blocks
     dit_head_dim: int = 64  # numbers per attention head, a multiple of 16
     patch_size: int = 2  # latent rows and columns per patch; a patch is one latent frame long
-    max_words: int = 8  # the longest prompt, in words
 
     # diffusion.py
     schedule: Literal["flow", "cosine", "linear"] = "flow"  # how alpha and sigma go from data to noise

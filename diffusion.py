@@ -359,7 +359,7 @@ def sample_a_number(kind, eta):
 @torch.no_grad()
 def watch_sampling(model, prompt):
     """Samples one video → a list of (t, x_t, the network's guess of x_0 there); the last is the result."""
-    from text import encode_prompts
+    from text import encode_text
 
     config = model.config
     schedule = Schedule(config.schedule)
@@ -377,7 +377,7 @@ def watch_sampling(model, prompt):
         latents = (1, config.latent_channels, 5, 32 // config.vae_space, 32 // config.vae_space)
         return torch.randn(latents, generator=torch.Generator().manual_seed(0))
 
-    prompt_ids = encode_prompts([prompt], model.vocab, config.max_words)
+    prompt_ids = encode_text([prompt], model.vocab, config)
     result = sample_latents(
         watched, prompt_ids, noise, schedule, config.target, steps=config.sample_steps, eta=0.0, guidance=1.0
     )

@@ -31,6 +31,7 @@ Letters
     P       numbers in a patch
     D       model width
     L       words in a prompt
+    E       numbers in a feature of a text encoder
     N       tokens of a clip: its L words, then its patches
     grid    (f, rows, columns) of a clip counted in patches: rows = h / patch_size
     M       tokens of a packed batch
@@ -113,9 +114,11 @@ class DiTBlock(nn.Module):
 
 
 class DiT(nn.Module):
-    """config, the vocabulary's size → a network that takes and returns lists, an entry per clip shape."""
+    """config, the vocabulary's size → a network that takes and returns lists, an entry per clip shape.
 
-    def __init__(self, config, vocab_size=0):
+    feature_width: with a pretrained text encoder (text.py), how many numbers its features have."""
+
+    def __init__(self, config, vocab_size=0, feature_width=0):
         super().__init__()
         D = config.dit_width
         P = config.latent_channels * config.patch_size**2
@@ -124,7 +127,11 @@ class DiT(nn.Module):
         self.recompute = config.recompute
 
         # What a token starts as: its word or its patch, and its position.
-        self.word_embedding = nn.Embedding(vocab_size + 1, D)  # id 0 is the empty word
+        if feature_width:
+            # Features of some encoders are a hundred times as large as those of others.
+            self.word_embedding = nn.Sequential(nn.LayerNorm(feature_width), nn.Linear(feature_width, D))
+        else:
+            self.word_embedding = nn.Embedding(vocab_size + 1, D)  # id 0 is the empty word
         self.patch_embedding = nn.Linear(P, D)
         self.position_embedding = nn.Linear(2 * config.dit_head_dim, D)
 
@@ -145,7 +152,8 @@ class DiT(nn.Module):
                 nn.init.xavier_uniform_(layer.weight)  # keeps the size of signals through a layer
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.word_embedding.weight)  # random directions, so that words differ at once
+        if isinstance(self.word_embedding, nn.Embedding):
+            nn.init.normal_(self.word_embedding.weight)  # random directions, so that words differ at once
         nn.init.zeros_(self.modulation.weight)  # no shift, no scale, gates at 0: blocks are the identity
         nn.init.zeros_(self.final_modulation.weight)
         for block in self.blocks:
@@ -158,7 +166,7 @@ class DiT(nn.Module):
         Lists, an entry per clip shape:
             x           (B, Z, f, h, w) noisy latents
             t           (B, f) noise levels in [0, 1]
-            prompt_ids  (B, L) words, 0 where there is none
+            prompt_ids  (B, L) words, 0 where there is none; or features (B, L, E) of a text encoder
         → a list of (B, Z, f, h, w). Raises BadInput for levels that are not one per clip and latent frame."""
         check_levels(x, t)
         grids = [self.patch_grid(latents) for latents in x]
@@ -169,7 +177,7 @@ class DiT(nn.Module):
         shapes = []
         positions = []
         for grid, ids in zip(grids, prompt_ids, strict=True):
-            B, L = ids.shape
+            B, L = ids.shape[:2]
             clip_positions = token_positions(grid, L)                                  # (N, 2, 3)
             positions.append(clip_positions.expand(B, -1, -1, -1))                     # (B, N, 2, 3)
             shapes.append((B, len(clip_positions)))
@@ -217,7 +225,7 @@ class DiT(nn.Module):
         return f, h // ph, w // pw
 
     def embed(self, latents, prompt_ids):
-        """latents (B, Z, f, h, w), prompt_ids (B, L) → tokens (B, N, D): the words, then the patches."""
+        """latents (B, Z, f, h, w), prompt_ids (B, L) or (B, L, E) → tokens (B, N, D): words, then patches."""
         words = self.word_embedding(prompt_ids)                                        # (B, L, D)
         patches = self.patch_embedding(patchify(latents, self.patch))                  # (B, N - L, D)
         return torch.cat([words, patches], 1)
@@ -255,7 +263,7 @@ def tokens_per_level(grids, prompt_ids):
     Clip after clip: L words, then rows * columns patches for each latent frame."""
     counts = []
     for (f, rows, columns), ids in zip(grids, prompt_ids, strict=True):
-        B, L = ids.shape
+        B, L = ids.shape[:2]
         counts += B * ([L] + f * [rows * columns])
     return torch.tensor(counts)
 
@@ -283,7 +291,7 @@ def draw_attention(model, path):
 
     from data.video_io import GREEN, film_strip, to_float, to_uint8
     from diffusion import Schedule
-    from text import encode_prompts
+    from text import encode_text
     from world.scenes import Scene, Thing, render
 
     # A clip at noise level 0.6, as it is when a sample is half done.
@@ -292,7 +300,7 @@ def draw_attention(model, path):
     x_0 = model.vae.encode(to_float(clip[None]))[0] * model.latent_scale           # (1, Z, 5, h, w)
     eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
     x = Schedule(model.config.schedule).add_noise(x_0, eps, 0.6)
-    prompt_ids = encode_prompts([prompt], model.vocab, model.config.max_words)     # (1, L)
+    prompt_ids = encode_text([prompt], model.vocab, model.config)     # (1, L)
     middle = (len(model.dit.blocks) - 1) // 2
     shares = attention_shares(model.dit, model.dit.blocks[middle], x, torch.full((1, 5), 0.6), prompt_ids)
 

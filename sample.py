@@ -90,7 +90,7 @@ def complete(
     Raises BadInput for a size that cannot be cut into patches, and for prompts that are too long."""
     config = model.config
     check_size(config, *video.shape[1:4])
-    prompt_ids = text.encode_prompts(prompts, model.vocab, config.max_words)
+    prompt_ids = text.encode_text(prompts, model.vocab, config)
 
     videos = []
     for first in range(0, len(prompts), CLIPS_AT_ONCE):
@@ -645,14 +645,15 @@ def main():
     check_is_trained(model)
     print(f"model: {describe_model(model)}", flush=True)
     config = model.config
-    text.encode_prompts(all_prompts, model.vocab, config.max_words)
-    if config.scenes:
-        telling = rich_telling_words()
-    elif config.data == "world":
-        telling = telling_words()
-    else:
-        telling = model.vocab
-    text.check_words(all_prompts, model.vocab, telling)
+    text.encode_text(all_prompts, model.vocab, config)
+    if config.text_encoder == "vocabulary":
+        if config.scenes:
+            telling = rich_telling_words()
+        elif config.data == "world":
+            telling = telling_words()
+        else:
+            telling = model.vocab
+        text.check_words(all_prompts, model.vocab, telling)
     frames = asked_frames(args, config)
     size = asked_size(args)
     check_size(config, frames, *(size or (config.height, config.width)))

@@ -56,7 +56,7 @@ from data.video_io import film_grid, film_strip, to_float, to_uint8, write_clip
 from diffusion import Schedule, diffusion_loss, draw_noise_levels
 from dit import DiT
 from sample import generate
-from text import encode_prompts
+from text import encode_text, feature_width
 from utils import distributed
 from utils.checkpoint import (
     Model,
@@ -90,7 +90,7 @@ class Trainer:
         self.device = device
 
         self.vae = VAE(config).to(device)
-        self.dit = DiT(config, len(vocab)).to(device)
+        self.dit = DiT(config, len(vocab), feature_width(config)).to(device)
         self.ema = copy.deepcopy(self.dit).requires_grad_(False)
         self.latent_scale = torch.ones((), device=device)
         self.schedule = Schedule(config.schedule)
@@ -210,8 +210,8 @@ class Trainer:
         return loss, error.detach()
 
     def draw_prompt_ids(self, captions, levels):
-        """Captions → prompt_ids (B, L), some of them emptied (all zeros) for guidance."""
-        prompt_ids = encode_prompts(captions, self.vocab, self.config.max_words)
+        """Captions → prompt_ids (B, L), or features (B, L, E), some emptied (all zeros) for guidance."""
+        prompt_ids = encode_text(captions, self.vocab, self.config)
 
         # Where frames are given the prompt is dropped more often: the network has to learn to look at them,
         # and not only at the words.
@@ -604,7 +604,7 @@ def new_trainer(args, device):
     dataset = datasets.make_dataset(config)
     for _, captions, _ in dataset[0]:
         # For its error alone: a caption of more than max_words words is refused.
-        encode_prompts(captions, [], config.max_words)
+        encode_text(captions, [], config)
 
     trainer = Trainer(config, dataset.vocab(), device)
     if args.start:

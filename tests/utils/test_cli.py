@@ -154,7 +154,7 @@ def test_a_percent_sign_in_a_comment_does_not_break_the_help(capsys, monkeypatch
 
 def test_the_knobs_are_grouped_as_in_config_py_and_none_is_left_out(capsys):
     groups = knob_groups()
-    titles = ["The run", "data/datasets.py", "vae.py", "dit.py", "diffusion.py", "train.py"]
+    titles = ["The run", "data/datasets.py", "text.py", "vae.py", "dit.py", "diffusion.py", "train.py"]
     assert list(groups) == titles
     assert list(groups["vae.py"])[:2] == ["vae_space", "vae_width"]
     names = [name for comments in groups.values() for name in comments]
