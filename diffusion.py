@@ -142,7 +142,7 @@ def random_times(B, frames, logit_mean, raised_by=0.0):
     return torch.sigmoid(torch.randn(B, frames) + logit_mean + raised_by)
 
 
-def draw_noise_levels(B, f, config, given_count=None):
+def draw_noise_levels(B, f, config, given_count=None, given=None):
     """Noise levels for training → t (B, f). Every kind of row is something that the sampler can then do:
 
         the whole clip at one level         text to video
@@ -155,6 +155,7 @@ def draw_noise_levels(B, f, config, given_count=None):
 
     given_count (B,): how many latent frames at the beginning of each clip are given in any case, since its
     data were made for that (the later windows of a long video in data/datasets.py); 0 draws a row here.
+    given (B, f) bool: which latent frames are given, where that was chosen beforehand (data/precompute.py).
 
     The level is sigmoid(normal + logit_mean), because a clip has thousands of numbers: even at level 0.9
     all of them together still show where things are. So shape and path are settled at levels near 1, where
@@ -164,7 +165,9 @@ def draw_noise_levels(B, f, config, given_count=None):
     if f == 1:
         return random_times(B, 1, config.logit_mean)
 
-    given, has_own_levels = draw_given_frames(B, f, config.given_prob, given_count)
+    drawn, has_own_levels = draw_given_frames(B, f, config.given_prob, given_count)
+    if given is None:
+        given = drawn
     own_levels = random_times(B, f, config.logit_mean)
     one_level = random_times(B, 1, config.logit_mean)
     beside_given = random_times(B, 1, config.logit_mean, raised_by=1.0)

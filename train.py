@@ -52,6 +52,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from data import datasets
+from data.precompute import is_precomputed
 from data.video_io import film_grid, film_strip, to_float, to_uint8, write_clip
 from diffusion import Schedule, diffusion_loss, draw_noise_levels
 from dit import DiT
@@ -88,6 +89,7 @@ class Trainer:
         self.config = config
         self.vocab = vocab
         self.device = device
+        self.is_precomputed = is_precomputed(config.data)
 
         self.vae = VAE(config).to(device)
         self.dit = DiT(config, len(vocab), feature_width(config)).to(device)
@@ -210,8 +212,10 @@ class Trainer:
         return loss, error.detach()
 
     def draw_prompt_ids(self, captions, levels):
-        """Captions → prompt_ids (B, L), or features (B, L, E), some emptied (all zeros) for guidance."""
-        prompt_ids = encode_text(captions, self.vocab, self.config)
+        """Captions → prompt_ids (B, L), or features (B, L, E), some emptied (all zeros) for guidance.
+
+        Where the data are precomputed, captions may be features already."""
+        prompt_ids = captions if torch.is_tensor(captions) else encode_text(captions, self.vocab, self.config)
 
         # Where frames are given the prompt is dropped more often: the network has to learn to look at them,
         # and not only at the words.
@@ -220,19 +224,29 @@ class Trainer:
         prompt_ids[torch.rand(len(prompt_ids)) < dropout] = 0
         return prompt_ids
 
+    def prepare(self, groups):
+        """A batch of groups → what is drawn and computed before noise comes in, lists with an entry each:
+        x_0 (B, Z, f, h, w), t (B, f), prompt_ids (B, L)."""
+        x_0 = []
+        t = []
+        prompt_ids = []
+        for data, captions, given in groups:
+            # Precomputed groups hold latents, and which of their frames are given; others hold videos.
+            if self.is_precomputed:
+                f = data.shape[2]
+                levels = draw_noise_levels(len(data), f, self.config, given=given)
+            else:
+                f = latent_length(data.shape[2])
+                levels = draw_noise_levels(len(data), f, self.config, given)
+            prompt_ids.append(self.draw_prompt_ids(captions, levels).to(self.device))
+            levels = levels.to(self.device)                                        # (B, f)
+            t.append(levels)
+            x_0.append(data if self.is_precomputed else self.encode_given(data, given=levels == 0))
+        return x_0, t, prompt_ids
+
     def dit_loss(self, groups):
         """A batch of groups → the loss, and for each clip its noise level (its highest) and its loss."""
-        x_0 = []
-        prompt_ids = []
-        t = []
-        for video, captions, given_count in groups:
-            f = latent_length(video.shape[2])
-            levels = draw_noise_levels(len(video), f, self.config, given_count)  # (B, f)
-            prompt_ids.append(self.draw_prompt_ids(captions, levels).to(self.device))
-            levels = levels.to(self.device)
-            t.append(levels)
-            x_0.append(self.encode_given(video, given=levels == 0))
-
+        x_0, t, prompt_ids = self.prepare(groups)
         eps = [torch.randn_like(latents) for latents in x_0]
         losses = diffusion_loss(
             self.engines["dit"], x_0, prompt_ids, t, eps=eps, schedule=self.schedule,
@@ -333,17 +347,19 @@ def optimizer_step(trainer, stage, loss):
         optimizer.zero_grad()
 
 
-def draw_batches(trainer, stage):
-    """This process's batches of the stage, from its next step on: lists of (video (B, 3, T, H, W), captions,
-    given_count)."""
+def draw_batches(trainer, stage, first=None):
+    """This process's batches of the stage, from its next step, or from batch `first`, on: lists of (video
+    (B, 3, T, H, W), captions, given_count), or of what PrecomputedDataset has."""
     # A step's batches are dealt out in turn: process 0 of 2 gets batches 0, 2, 4 ..., process 1 the others.
     config = trainer.config
     dataset = datasets.make_dataset(config, stage)
-    first = trainer.steps[stage] * config.batches_per_step + distributed.rank()
+    if first is None:
+        first = trainer.steps[stage] * config.batches_per_step + distributed.rank()
     for batch in datasets.stream_batches(dataset, first, distributed.world_size(), config.workers):
         groups = []
-        for video, captions, given_count in batch:
-            groups.append((to_float(video.to(trainer.device)), captions, given_count))
+        for data, captions, given in batch:
+            data = data.to(trainer.device)
+            groups.append((data if trainer.is_precomputed else to_float(data), captions, given))
         yield groups
 
 
@@ -496,7 +512,10 @@ def picture_vae(trainer, group, path):
 def picture_dit(trainer, group, path):
     """Samples for six captions of the first process, as a PNG. Every process has to call this: each may hold
     a part of the network."""
-    captions = distributed.of_the_first(group[1][:6])
+    captions = group[1]
+    if trainer.is_precomputed:
+        captions = list(datasets.make_dataset(trainer.config).captions.values())
+    captions = distributed.of_the_first(captions[:6])
     videos = generate(trainer.model(), captions)
     if distributed.is_first():
         iio.imwrite(path, film_strip(videos, captions))
@@ -604,11 +623,15 @@ def new_trainer(args, device):
     dataset = datasets.make_dataset(config)
     for _, captions, _ in dataset[0]:
         # For its error alone: a caption of more than max_words words is refused.
-        encode_text(captions, [], config)
+        if not torch.is_tensor(captions):
+            encode_text(captions, [], config)
 
+    model = load_model(args.start, device) if args.start else None
+    if is_precomputed(config.data):
+        dataset.check_vae(model)
     trainer = Trainer(config, dataset.vocab(), device)
-    if args.start:
-        trainer.take_weights(load_model(args.start, device))
+    if model:
+        trainer.take_weights(model)
     return trainer
 
 
@@ -684,7 +707,7 @@ def finish(trainer, folder):
         with catch_stop_signals(exit_at_once):
             save_checkpoint(folder / "slim.pt", slim_checkpoint(state))
             model = load_model(folder / "slim.pt", trainer.device)
-            if trainer.config.scenes:
+            if is_world and trainer.config.scenes:
                 evaluate.world(model, trainer.config.score_prompts)
             elif is_world:
                 print(evaluate.format_table(evaluate.score(model, trainer.config.score_prompts)))
@@ -698,7 +721,7 @@ def finish(trainer, folder):
 def write_samples(model, folder):
     """sample.gif: videos for six prompts of the kind it was trained with, two rows of three."""
     config = model.config
-    if config.scenes:
+    if config.scenes and config.data == "world":
         # Captions of the longest clips of a batch, which have the time to show the most.
         groups = sorted(datasets.make_dataset(config)[0], key=lambda group: -group[0].shape[1])
         prompts = [caption for _, captions, _ in groups for caption in captions][:6]

@@ -27,6 +27,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import text
+from data import precompute
 from data.sources import open_source, shown
 from data.video_io import nearest_size, probe, read_window
 from utils import distributed
@@ -326,9 +327,11 @@ class FileDataset(WorldDataset):
 
 
 def make_dataset(config, stage="dit"):
-    """The dataset that config.data names: "world", a folder, or shards."""
+    """The dataset that config.data names: "world", clips in a folder or in shards, or latents."""
     if config.data == "world":
         return WorldDataset(config, stage)
+    if precompute.is_precomputed(config.data):
+        return precompute.PrecomputedDataset(config)
     return FileDataset(config, stage)
 
 

@@ -47,34 +47,45 @@ class Shards:
     Raises BadInput for a shard that is missing or is no tar file."""
 
     def __init__(self, data):
-        self.places = {}  # (shard, name of a file in it) → its offset and size in bytes
-        for shard in expand_braces(data):
-            try:
-                with tarfile.open(shard) as tar:
-                    for member in tar:
-                        self.places[shard, member.name] = (member.offset_data, member.size)
-            except (OSError, tarfile.TarError) as error:
-                raise BadInput(f"data = {data!r}: {shard} cannot be read ({error})") from error
+        self.tars = {path: Tar(path) for path in expand_braces(data)}
+        clips = []
+        for path, tar in self.tars.items():
+            clips += [(path, name) for name in tar.places if name.endswith(".mp4")]
         # In the order that a folder of the same files has, however they are spread over the shards.
-        clips = [place for place in self.places if place[1].endswith(".mp4")]
-        self.clips = sorted(clips, key=lambda place: Path(place[1]).name)
-
-    def read(self, place):
-        """The bytes of a file in a shard."""
-        offset, size = self.places[place]
-        with open(place[0], "rb") as file:
-            file.seek(offset)
-            return file.read(size)
+        self.clips = sorted(clips, key=lambda clip: Path(clip[1]).name)
 
     def caption(self, clip):
         """The text of its caption, None if it has none. Raises OSError or UnicodeDecodeError."""
-        shard, name = clip
-        place = (shard, str(Path(name).with_suffix(".txt")))
-        return self.read(place).decode() if place in self.places else None
+        path, name = clip
+        text_name = str(Path(name).with_suffix(".txt"))
+        tar = self.tars[path]
+        return tar.read(text_name).decode() if text_name in tar.places else None
 
     def open(self, clip):
         """What av.open takes."""
-        return io.BytesIO(self.read(clip))
+        path, name = clip
+        return io.BytesIO(self.tars[path].read(name))
+
+
+class Tar:
+    """A tar file whose files can be read in any order. Raises BadInput where it cannot be read."""
+
+    def __init__(self, path):
+        self.path = path
+        self.places = {}  # name → offset and size in bytes
+        try:
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    self.places[member.name] = (member.offset_data, member.size)
+        except (OSError, tarfile.TarError) as error:
+            raise BadInput(f"shard {path}: cannot be read ({error})") from error
+
+    def read(self, name):
+        """The bytes of a file in it. It is opened anew each time, so that processes need not share it."""
+        offset, size = self.places[name]
+        with open(self.path, "rb") as file:
+            file.seek(offset)
+            return file.read(size)
 
 
 def open_source(data):

@@ -116,7 +116,7 @@ def test_a_shard_that_cannot_be_read_is_named(tmp_path, content):
     path = tmp_path / "000000.tar"
     if content:
         path.write_bytes(content)
-    with pytest.raises(BadInput, match=f"data = '{path}': {path} cannot be read"):
+    with pytest.raises(BadInput, match=f"shard {path}: cannot be read"):
         open_source(str(path))
 
 

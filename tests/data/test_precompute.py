@@ -1,0 +1,123 @@
+"""Batches as latents: the run from them is the run from video, step by step."""
+from config import BadInput
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+import train
+from data import precompute
+from data.datasets import make_dataset
+from data.precompute import PrecomputedDataset, is_precomputed
+from utils.checkpoint import load_model
+
+
+@pytest.fixture
+def latents(checkpoint, config, folder, tmp_path):
+    """latents(**knobs) → the folder of seven batches, the config of a run from them, and the model."""
+    def make(**knobs):
+        shapes = {"lengths": "5 9", "sizes": "8x16 16x8", "dit_tokens": 120}
+        made = replace(config, vae_steps=0, given_prob=0.8, **shapes, **knobs)
+        model = load_model(checkpoint)
+        model.vocab = make_dataset(made).vocab()
+        model.dit = train.DiT(made, len(model.vocab))
+        out = tmp_path / "latents"
+        precompute.precompute(made, model, batches=7, out=out)
+        return made, replace(made, data=str(out)), model
+    return make
+
+
+def prepared(config, model, number):
+    """What the transformer would be trained on in a step."""
+    trainer = train.Trainer(config, model.vocab, "cpu")
+    trainer.take_weights(model)
+    groups = next(train.draw_batches(trainer, "dit", first=number))
+    train.seed_batch(config, number)
+    parts = trainer.prepare(groups)
+    train.seed_batch(config, number)
+    loss, _, _ = trainer.dit_loss(groups)
+    return *parts, loss
+
+
+@pytest.mark.parametrize("data", ["world", "folder"])
+def test_a_step_from_latents_is_the_step_from_video(latents, folder, data):
+    made, from_latents, model = latents(data="world" if data == "world" else str(folder))
+    given = 0
+    for number in range(7):
+        x_0, t, prompt_ids, loss = prepared(made, model, number)
+        other_x_0, other_t, other_ids, other_loss = prepared(from_latents, model, number)
+        for a, b in zip([*x_0, *t, *prompt_ids], [*other_x_0, *other_t, *other_ids], strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+        torch.testing.assert_close(loss, other_loss, atol=1e-5, rtol=0)
+        given += sum((levels == 0).any(1).sum().item() for levels in t)
+    assert given > 0
+
+
+def test_after_the_last_batch_comes_the_first_with_other_levels_and_the_same_given_frames(latents):
+    _, config, model = latents()
+    x_0, t, _, _ = prepared(config, model, 2)
+    again, other_t, _, _ = prepared(config, model, 9)
+    for a, b, levels, other_levels in zip(x_0, again, t, other_t, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(levels == 0, other_levels == 0)
+        assert not torch.equal(levels, other_levels)
+
+
+def test_an_interrupted_call_goes_on(latents, monkeypatch):
+    monkeypatch.setattr(precompute, "BATCHES_PER_SHARD", 3)
+    made, config, model = latents()
+    folder = precompute.Path(config.data)
+    whole = (folder / "000001.tar").read_bytes()
+    (folder / "000001.tar").unlink()
+    (folder / "000002.tar").unlink()
+    with pytest.raises(BadInput, match="holds 3, expected 7 batches; make them again with the same command"):
+        PrecomputedDataset(config)
+    precompute.precompute(made, model, batches=7, out=folder)
+    assert (folder / "000001.tar").read_bytes() == whole
+    assert len(PrecomputedDataset(config)[6]) > 0
+
+
+def test_other_knobs_of_the_batches_are_refused_and_those_of_the_network_are_not(latents):
+    _, config, _ = latents()
+    PrecomputedDataset(replace(config, dit_depth=5, dit_steps=77, lr=0.5))
+    with pytest.raises(BadInput, match=re.escape(f"seed = 5: {config.data} was made with 0")):
+        PrecomputedDataset(replace(config, seed=5))
+    with pytest.raises(BadInput, match="latents, and no video to train a VAE with; add --vae-steps 0 --start"):
+        PrecomputedDataset(replace(config, vae_steps=1))
+
+
+def test_another_vae_is_refused(latents, model):
+    _, config, made_with = latents()
+    dataset = PrecomputedDataset(config)
+    dataset.check_vae(made_with)
+    for other in (None, replace(made_with, checkpoint_hash="0123456789ab")):
+        with pytest.raises(BadInput, match="latents of the VAE in .*; add --start"):
+            dataset.check_vae(other)
+
+
+def test_a_run_from_latents_is_trained_to_its_end(latents, tmp_path):
+    _, config, model = latents()
+    trainer = train.Trainer(config, model.vocab, "cpu")
+    trainer.take_weights(model)
+    (tmp_path / "run").mkdir()
+    train.train(trainer, tmp_path / "run")
+    train.finish(trainer, tmp_path / "run")
+    assert (tmp_path / "run/sample.gif").exists()
+
+
+def test_a_folder_of_latents_says_what_it_was_made_of(latents):
+    made, config, model = latents()
+    assert is_precomputed(config.data)
+    assert not is_precomputed("world")
+    about = json.loads((precompute.Path(config.data) / "precomputed.json").read_text())
+    assert about["config"]["dit_tokens"] == made.dit_tokens
+    assert about["checkpoint_hash"] == model.checkpoint_hash
+
+
+def test_every_knob_that_is_free_is_one():
+    knobs = set(train.Config.__dataclass_fields__)
+    assert set(precompute.FREE) <= knobs
+    assert {"seed", "dit_tokens", "text_encoder", "max_words", "given_prob", "sizes"} <= knobs - set(precompute.FREE)
