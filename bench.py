@@ -4,6 +4,7 @@
     python bench.py packing                                    clips of all shapes in one sequence, or padded
     python bench.py schedules --checkpoint out/tiny/model.pt   every schedule with every target, trained alike
     python bench.py sizes --checkpoint out/tiny/model.pt       four sizes of the transformer, trained alike
+    python bench.py plan --config configs/real.toml --gpus 64  what a large run needs, before it is started
 
 Times on a shared machine are noisy: trust ratios.
 
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 import evaluate
 import train
@@ -33,8 +35,10 @@ from data.datasets import WorldDataset
 from data.video_io import film_strip, to_float
 from dit import DiT
 from sample import generate
+from text import feature_width
 from utils.checkpoint import SHIPPED, load_model
-from utils.cli import Flags, autocast, check_at_least, pick_device, run
+from utils.cli import Flags, autocast, check_at_least, config_from_flags, pick_device, run
+from vae import VAE
 from world.scenes import SEEN
 
 # Width and depth of the transformers that `sizes` compares, a prompt that each of them shows, and how many of
@@ -42,6 +46,12 @@ from world.scenes import SEEN
 TRANSFORMER_SIZES = ((64, 2), (96, 4), (128, 6), (192, 8))
 SIZES_PROMPT = "a yellow triangle moving left quickly"
 LAST_STEPS = 100
+
+# An H100 in bfloat16, dense products, by its data sheet, in TFLOP/s.
+H100_PEAK = 989.0
+
+# Of a text encoder that is not on this machine: as wide as T5-base's and CLIP's.
+ASSUMED_FEATURE_WIDTH = 768
 
 
 def mean_seconds(work, at_least=1.0):
@@ -272,6 +282,137 @@ def sizes(model, steps, batch, prompts):
     print("\nout/sizes.png shows the table, out/sizes-samples.png one prompt by each")
 
 
+def activation_bytes(config, tokens, depth, feature_width):
+    """Bytes that the backward pass needs of a forward pass: one clip of about so many tokens, in so many
+    blocks. Measured by running it, weights not counted."""
+    config = replace(config, dit_depth=depth, recompute=False)
+    dit = DiT(config, vocab_size=1, feature_width=feature_width)
+    rows = max(1, round((tokens - config.max_words) ** 0.5))
+    side = rows * config.patch_size
+    x = torch.randn(1, config.latent_channels, 1, side, side)
+    prompts = torch.zeros(1, config.max_words, dtype=torch.long)
+    if feature_width:
+        prompts = torch.zeros(1, config.max_words, feature_width)
+
+    # Several operations may keep the same memory, and a view keeps that of the whole.
+    weights = {p.untyped_storage().data_ptr() for p in dit.parameters()}
+    kept = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with hooks, autocast(config.precision, "cpu"):
+        dit([x], [torch.rand(1, 1)], [prompts])
+    return sum(count for count, _ in kept.values()), rows * rows + config.max_words
+
+
+def activation_costs(config, feature_width):
+    """What the backward pass needs → bytes per token outside the blocks, per token and block, and per block
+    whatever the number of tokens (copies of its weights in bfloat16).
+
+    From four small runs: memory grows in a straight line with tokens and with blocks."""
+    counted = {}
+    for depth in (1, 2):
+        for size in (256, 1024):
+            counted[depth, size], n = activation_bytes(config, size, depth, feature_width)
+            counted["tokens", size] = n
+    more_tokens = counted["tokens", 1024] - counted["tokens", 256]
+    of_one, of_two = [(counted[depth, 1024] - counted[depth, 256]) / more_tokens for depth in (1, 2)]
+    per_block = of_two - of_one
+    fixed = counted[2, 256] - counted[1, 256] - per_block * counted["tokens", 256]
+    return of_one - per_block, per_block, max(0.0, fixed)
+
+
+def forward_operations(config, feature_width):
+    """Floating-point operations of one clip of config's full length and size → the transformer's, forward,
+    and the VAE's encoder's. Counted by running both on tensors without memory (device "meta")."""
+    T, H, W = config.frames, config.height, config.width
+    grid = (latent_length(T), H // config.vae_space, W // config.vae_space)
+    with torch.device("meta"):
+        dit = DiT(replace(config, recompute=False), vocab_size=1, feature_width=feature_width)
+        vae = VAE(config)
+        x = torch.randn(1, config.latent_channels, *grid)
+        t = torch.rand(1, grid[0])
+        prompts = torch.zeros(1, config.max_words, dtype=torch.long)
+        if feature_width:
+            prompts = torch.zeros(1, config.max_words, feature_width)
+        video = torch.randn(1, 3, T, H, W)
+
+    with torch.no_grad(), FlopCounterMode(display=False) as of_dit:
+        dit([x], [t], [prompts])
+    with torch.no_grad(), FlopCounterMode(display=False) as of_vae:
+        vae.encode(video)
+    return of_dit.get_total_flops(), of_vae.get_total_flops()
+
+
+def make_plan(config, gpus, feature_width=0):
+    """What one training run of the transformer needs → a dict: its parameters, the tokens of a clip, the
+    clips and operations of a step on all GPUs, the bytes on each GPU."""
+    with torch.device("meta"):
+        dit = DiT(config, vocab_size=1, feature_width=feature_width)
+        vae = VAE(config)
+    parameters = sum(p.numel() for p in dit.parameters())
+    in_blocks = sum(p.numel() for p in dit.blocks.parameters() if p.ndim > 1)
+    tokens = count_tokens(config, config.frames, config.height, config.width)
+
+    # A step: the clips that fit into its batches are encoded, go forward, and back at twice that cost.
+    # Blocks that are computed again go forward twice.
+    of_dit, of_vae = forward_operations(config, feature_width)
+    clips = config.batches_per_step * config.dit_tokens / tokens
+    passes = 4 if config.recompute else 3
+    operations = clips * (passes * of_dit + of_vae)
+
+    # Float32: weights, gradients, average, momentum; AdamW, which trains what Muon does not, keeps two
+    # numbers. With fsdp each GPU has its part of them, and one or two whole blocks at a time.
+    states = 4 * (3 * parameters + in_blocks + 2 * (parameters - in_blocks))
+    block = 4 * in_blocks / config.dit_depth
+    if config.parallel == "fsdp" and gpus > 1:
+        states = states / gpus + 4 * block  # two blocks' weights, two blocks' gradients
+    states += 4 * sum(p.numel() for p in vae.parameters())
+
+    # Activations, of one batch at a time. Recomputing keeps the input of each block, and all of one block.
+    base, per_block, fixed = activation_costs(config, feature_width)
+    whole_blocks = 1 if config.recompute else config.dit_depth
+    activations = config.dit_tokens * (base + whole_blocks * per_block) + whole_blocks * fixed
+    if config.recompute:
+        activations += config.dit_tokens * config.dit_depth * 4 * config.dit_width
+    return {
+        "parameters": parameters,
+        "tokens": tokens,
+        "clips": clips,
+        "operations": operations,
+        "states": states,
+        "activations": activations,
+    }
+
+
+def print_plan(config, gpus, peak, mfu):
+    """make_plan as text, and the days. peak: TFLOP a second that a GPU can do; mfu: the share it does."""
+    if config.batches_per_step % gpus:
+        raise BadInput(f"--gpus {gpus}: expected a divisor of batches_per_step = {config.batches_per_step}")
+    is_here = config.text_encoder == "vocabulary" or Path(config.text_encoder).exists()
+    width = feature_width(config) if is_here else ASSUMED_FEATURE_WIDTH
+    found = make_plan(config, gpus, width)
+    if not is_here:
+        print(f"text_encoder = {config.text_encoder!r} is not here: features of {width} numbers are assumed")
+
+    seconds = found["operations"] / (gpus * peak * 1e12 * mfu)
+    hours = config.dit_steps * seconds / 3600
+    told = f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"
+    memory = found["states"] + found["activations"]
+    print(f"transformer: {found['parameters'] / 1e6:.1f}M parameters")
+    print(f"a clip of {config.frames}x{config.height}x{config.width}: {found['tokens']:,} tokens")
+    print(f"a step: {config.batches_per_step} batches, {found['clips']:.0f} such clips, ", end="")
+    print(f"{found['operations'] / 1e15:.3g} PFLOP")
+    print(f"memory of a GPU: {memory / 2**30:.1f} GiB, of which weights, gradients and optimizer ", end="")
+    print(f"{found['states'] / 2**30:.1f}, activations {found['activations'] / 2**30:.1f}")
+    print(f"{config.dit_steps:,} steps at {mfu:.0%} of {peak:.0f} TFLOP/s: {told} on {gpus} GPUs")
+
+
 def load_pyplot():
     """matplotlib, ready to draw without a screen. Raises BadInput where it is not installed."""
     try:
@@ -301,13 +442,16 @@ def draw_sizes(pyplot, rows, path):
 
 def add_flags(parser):
     add = parser.add_argument
-    what_help = "the check; only `schedules` and `sizes` have flags"
-    add("what", choices=("speed", "packing", "schedules", "sizes"), help=what_help)
+    add("what", choices=("speed", "packing", "schedules", "sizes", "plan"), help="the check")
     checkpoint_help = "whose VAE and config it uses, such as out/tiny/model.pt (default: assets/small.pt)"
     add("--checkpoint", default=SHIPPED, metavar="FILE", help=checkpoint_help)
     add("--steps", type=int, default=600, metavar="N", help="training steps of each run")
     add("--batch", type=int, default=16, metavar="N", help="clips in a step of each run")
     add("--prompts", type=int, default=128, metavar="N", help="prompts that each run is scored with")
+    add("--config", metavar="FILE", help="plan: a TOML preset (default: the knobs' defaults)")
+    add("--gpus", type=int, default=8, metavar="N", help="plan: how many")
+    add("--peak", type=float, default=H100_PEAK, metavar="X", help="plan: TFLOP/s that a GPU can do")
+    add("--mfu", type=float, default=0.4, metavar="X", help="plan: the share of them that it does")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
 
 
@@ -315,12 +459,16 @@ def main():
     parser = Flags(__doc__)
     add_flags(parser)
     args = parser.parse_args()
-    check_at_least(args, steps=1, batch=1, prompts=1)
+    check_at_least(args, steps=1, batch=1, prompts=1, gpus=1, peak=1)
+    if not 0 < args.mfu <= 1:
+        raise BadInput(f"--mfu {args.mfu}: expected a share above 0, at most 1")
     device = pick_device(args.device)
     if args.what == "speed":
         speed()
     elif args.what == "packing":
         packing()
+    elif args.what == "plan":
+        print_plan(config_from_flags(args), args.gpus, args.peak, args.mfu)
     else:
         train_all = schedules if args.what == "schedules" else sizes
         train_all(load_model(args.checkpoint, device), args.steps, args.batch, args.prompts)

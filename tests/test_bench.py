@@ -3,15 +3,25 @@ from config import Config, count_tokens
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 import bench
 import evaluate
+import train
+from data.datasets import WorldDataset
 from dit import DiT
 from utils.checkpoint import SHIPPED, load_model
 from world.scenes import SEEN
+
+ROOT = Path(__file__).parents[1]
 
 
 class Clock:
@@ -233,3 +243,85 @@ def test_training_moves_the_transformer(checkpoint, short_config, tmp_path):
     untrained = bench.train.Trainer(config, load_model(checkpoint).vocab, "cpu").dit
     pairs = zip(trained.dit.parameters(), untrained.parameters(), strict=True)
     assert not all(torch.equal(a, b) for a, b in pairs)
+
+
+# The plan of a large run
+
+PLANNED = Config(
+    precision="float32", frames=5, height=32, width=48, vae_width=16, dit_width=64, dit_head_dim=32,
+    dit_depth=4, dit_tokens=2304, vae_steps=0,
+)
+
+
+def planned_trainer(config):
+    trainer = train.Trainer(config, WorldDataset(config).vocab(), "cpu")
+    return trainer, train.draw_batches(trainer, "dit")
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_plan_has_the_operations_of_a_step(recompute, monkeypatch):
+    # Those of fused attention are not counted on every device.
+    monkeypatch.setattr(F, "scaled_dot_product_attention", with_kernel(SDPBackend.MATH))
+    config = replace(PLANNED, recompute=recompute)
+    trainer, batches = planned_trainer(config)
+    with FlopCounterMode(display=False) as counted:
+        train.add_gradients(trainer, "dit", batches, trainer.dit_loss)
+    planned = bench.make_plan(config, gpus=1)["operations"]
+    assert planned == pytest.approx(counted.get_total_flops(), rel=0.15)
+
+
+@pytest.mark.parametrize("width, recompute", [(64, False), (128, False), (128, True)])
+def test_the_plan_has_the_memory_of_a_step(width, recompute):
+    config = replace(PLANNED, dit_width=width, recompute=recompute)
+    trainer, batches = planned_trainer(config)
+    x_0, t, prompt_ids = trainer.prepare(next(batches))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        sum(output.square().sum() for output in trainer.dit(x_0, t, prompt_ids)).backward()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())])
+    assert bench.make_plan(config, gpus=1)["activations"] == pytest.approx(held.max(), rel=0.15)
+
+
+def with_kernel(kernel, attend=F.scaled_dot_product_attention):
+    def call(*args, **options):
+        with sdpa_kernel(kernel):
+            return attend(*args, **options)
+    return call
+
+
+def test_the_states_of_the_plan_are_those_of_a_trainer():
+    trainer = train.Trainer(PLANNED, ["a"], "cpu")
+    batches = train.draw_batches(trainer, "dit")
+    _, loss = train.add_gradients(trainer, "dit", batches, trainer.dit_loss)
+    gradients = [p.grad for p in trainer.dit.parameters()]
+    train.optimizer_step(trainer, "dit", loss)
+    kept = [*trainer.dit.parameters(), *trainer.ema.parameters(), *trainer.vae.parameters(), *gradients]
+    for optimizer in trainer.optimizers["dit"]:
+        for state in optimizer.state.values():
+            kept += [value for value in state.values() if torch.is_tensor(value)]
+    expected = sum(tensor.numel() * tensor.element_size() for tensor in kept)
+    assert bench.make_plan(PLANNED, gpus=1)["states"] == pytest.approx(expected, rel=0.02)
+
+
+def test_each_gpu_has_its_part_of_the_states_with_fsdp():
+    config = replace(PLANNED, batches_per_step=8)
+    whole = bench.make_plan(config, gpus=8)["states"]
+    parts = bench.make_plan(replace(config, parallel="fsdp"), gpus=8)["states"]
+    assert parts < whole
+
+
+@pytest.mark.parametrize("words, answer", [
+    (["--gpus", 3], "--gpus 3: expected a divisor of batches_per_step = 64"),
+    (["--mfu", 1.5], "--mfu 1.5: expected a share above 0, at most 1"),
+])
+def test_a_plan_that_cannot_be_is_refused(command, words, answer):
+    code, _, err = command(bench, "plan", "--config", ROOT / "configs/real.toml", *words)
+    assert (code, err) == (2, f"bench.py: {answer}\n")
+
+
+def test_the_plan_of_a_preset_is_printed(command, monkeypatch):
+    monkeypatch.setattr(bench, "activation_costs", lambda config, feature_width: (1000.0, 2000.0, 0.0))
+    code, out, err = command(bench, "plan", "--config", ROOT / "configs/real.toml", "--gpus", 8)
+    assert code == 0, err
+    assert "a clip of 65x256x256: 4,448 tokens" in out
+    assert "on 8 GPUs" in out

@@ -144,7 +144,14 @@ def slim_checkpoint(state):
 
 
 def save_checkpoint(path, state):
-    """Writes beside the old file, then renames: a run that is killed while it writes leaves the old one."""
-    unfinished = f"{path}.part"
-    torch.save(state, unfinished)
+    """Writes beside the old file, then renames: a run that is killed while it writes leaves the old one.
+
+    Raises BadInput where it cannot be written, as on a full disk."""
+    unfinished = Path(f"{path}.part")
+    try:
+        torch.save(state, unfinished)
+    except (OSError, RuntimeError) as error:
+        unfinished.unlink(missing_ok=True)
+        kept = "the one before it is as it was" if Path(path).exists() else "there was none before it"
+        raise BadInput(f"checkpoint {path}: cannot be written ({last_line(error)}); {kept}") from error
     os.replace(unfinished, path)
