@@ -4,6 +4,7 @@
     python bench.py packing                                    clips of all shapes in one sequence, or padded
     python bench.py schedules --checkpoint out/tiny/model.pt   every schedule with every target, trained alike
     python bench.py sizes --checkpoint out/tiny/model.pt       four sizes of the transformer, trained alike
+    python bench.py data --clips 500                           the same batches from a folder, shards, latents
     python bench.py plan --config configs/real.toml --gpus 64  what a large run needs, before it is started
 
 Times on a shared machine are noisy: trust ratios.
@@ -17,6 +18,7 @@ Letters
 """
 from config import BadInput, Config, config_from_dict, count_tokens, latent_length
 
+import tempfile
 import time
 import tomllib
 from dataclasses import replace
@@ -31,21 +33,26 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import evaluate
 import train
-from data.datasets import WorldDataset
-from data.video_io import film_strip, to_float
+from data import pack, precompute
+from data.datasets import WorldDataset, make_dataset
+from data.video_io import film_strip, to_float, write_clip
 from dit import DiT
 from sample import generate
 from text import feature_width
 from utils.checkpoint import SHIPPED, load_model
 from utils.cli import Flags, autocast, check_at_least, config_from_flags, pick_device, run
 from vae import VAE
-from world.scenes import SEEN
+from world.captions import describe
+from world.scenes import SEEN, draw_scene, frame_extent, render
 
 # Width and depth of the transformers that `sizes` compares, a prompt that each of them shows, and how many of
 # the last steps' losses are averaged.
 TRANSFORMER_SIZES = ((64, 2), (96, 4), (128, 6), (192, 8))
 SIZES_PROMPT = "a yellow triangle moving left quickly"
 LAST_STEPS = 100
+
+# Heights and widths of the clips that `data` writes.
+CLIP_SIZES = ((64, 64), (96, 160), (144, 80), (120, 120), (72, 128))
 
 # An H100 in bfloat16, dense products, by its data sheet, in TFLOP/s.
 H100_PEAK = 989.0
@@ -205,6 +212,60 @@ def packing(batches=4):
         f"{batches} batches of {config.dit_tokens} tokens: packed {packed:.2f} s, padded to the largest clip "
         f"{padded:.2f} s: packing is {padded / packed:.2f}x as fast"
     )
+
+
+def write_clips(folder, count):
+    """Clips of the simple world in mixed sizes, lengths and frame rates, with their captions."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        height, width = CLIP_SIZES[i % len(CLIP_SIZES)]
+        fps = (12, 24, 30, 15)[i % 4]
+        scene = draw_scene(rng, extent=frame_extent(height, width))
+        frames = int(rng.integers(2 * fps, 5 * fps))
+        write_clip(folder / f"{i:06d}.mp4", render(scene, frames, height, width, fps), fps)
+        (folder / f"{i:06d}.txt").write_text(describe(scene))
+
+
+def data(model, clips, batches):
+    """How fast clips are read from a folder, from its shards and as latents, and whether they are the same."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "clips").mkdir()
+        write_clips(folder / "clips", clips)
+        shards, _, _ = pack.pack(folder / "clips", folder / "shards")
+        pattern = f"{folder}/shards/{{000000..{len(shards) - 1:06d}}}.tar"
+
+        # The shipped model's VAE, and a vocabulary of these captions.
+        config = replace(model.config, vae_steps=0, late_prob=0.0, window_prob=0.0, data=f"{folder}/clips")
+        vocab = make_dataset(config).vocab()
+        model = replace(model, vocab=vocab, dit=DiT(config, len(vocab)), config=config)
+        precompute.precompute(config, model, batches, folder / "latents")
+
+        prepared = {}
+        places = {"clips": config.data, "shards": pattern, "latents": f"{folder}/latents"}
+        for kind, where in places.items():
+            of_kind = replace(config, data=where)
+            prepared[kind] = prepare_batches(model, of_kind, batches)
+            dataset = make_dataset(of_kind)
+            begin = time.time()
+            windows = sum(len(group[1]) for k in range(batches) for group in dataset[k])
+            speed = windows / (time.time() - begin)
+            farthest = max(
+                (a - b).abs().max().item() for a, b in zip(prepared[kind], prepared["clips"], strict=True)
+            )
+            print(f"{kind}: {speed:.0f} windows/s; farthest from the folder's batches: {farthest:.1e}")
+
+
+def prepare_batches(model, config, batches):
+    """Everything that the transformer is trained on in its first batches: latents, levels and words."""
+    trainer = train.Trainer(config, model.vocab, model.latent_scale.device)
+    trainer.take_weights(model)
+    tensors = []
+    for number, groups in zip(range(batches), train.draw_batches(trainer, "dit"), strict=False):
+        train.seed_batch(config, number)
+        for part in trainer.prepare(groups):
+            tensors += part
+    return tensors
 
 
 def train_on_vae(model, config, folder):
@@ -442,12 +503,14 @@ def draw_sizes(pyplot, rows, path):
 
 def add_flags(parser):
     add = parser.add_argument
-    add("what", choices=("speed", "packing", "schedules", "sizes", "plan"), help="the check")
+    add("what", choices=("speed", "packing", "schedules", "sizes", "data", "plan"), help="the check")
     checkpoint_help = "whose VAE and config it uses, such as out/tiny/model.pt (default: assets/small.pt)"
     add("--checkpoint", default=SHIPPED, metavar="FILE", help=checkpoint_help)
     add("--steps", type=int, default=600, metavar="N", help="training steps of each run")
     add("--batch", type=int, default=16, metavar="N", help="clips in a step of each run")
     add("--prompts", type=int, default=128, metavar="N", help="prompts that each run is scored with")
+    add("--clips", type=int, default=100, metavar="N", help="data: how many clips are written")
+    add("--batches", type=int, default=10, metavar="N", help="data: how many batches are compared and timed")
     add("--config", metavar="FILE", help="plan: a TOML preset (default: the knobs' defaults)")
     add("--gpus", type=int, default=8, metavar="N", help="plan: how many")
     add("--peak", type=float, default=H100_PEAK, metavar="X", help="plan: TFLOP/s that a GPU can do")
@@ -459,7 +522,7 @@ def main():
     parser = Flags(__doc__)
     add_flags(parser)
     args = parser.parse_args()
-    check_at_least(args, steps=1, batch=1, prompts=1, gpus=1, peak=1)
+    check_at_least(args, steps=1, batch=1, prompts=1, clips=1, batches=1, gpus=1, peak=1)
     if not 0 < args.mfu <= 1:
         raise BadInput(f"--mfu {args.mfu}: expected a share above 0, at most 1")
     device = pick_device(args.device)
@@ -467,6 +530,8 @@ def main():
         speed()
     elif args.what == "packing":
         packing()
+    elif args.what == "data":
+        data(load_model(args.checkpoint, device), args.clips, args.batches)
     elif args.what == "plan":
         print_plan(config_from_flags(args), args.gpus, args.peak, args.mfu)
     else:

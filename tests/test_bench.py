@@ -325,3 +325,12 @@ def test_the_plan_of_a_preset_is_printed(command, monkeypatch):
     assert code == 0, err
     assert "a clip of 65x256x256: 4,448 tokens" in out
     assert "on 8 GPUs" in out
+
+
+def test_a_folder_its_shards_and_their_latents_give_the_same_batches(command, checkpoint):
+    words = ["data", "--clips", 3, "--batches", 2, "--checkpoint", checkpoint]
+    code, out, err = command(bench, *words)
+    assert code == 0, err
+    lines = [line for line in out.splitlines() if "windows/s" in line]
+    assert [line.split(":")[0] for line in lines] == ["clips", "shards", "latents"]
+    assert all(float(line.split(": ")[-1]) < 1e-5 for line in lines)
