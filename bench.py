@@ -227,7 +227,7 @@ def write_clips(folder, count):
 
 
 def data(model, clips, batches):
-    """How fast clips are read from a folder, from its shards and as latents, and whether they are the same."""
+    """How fast clips are read from a folder, from shards and as latents, and whether they are the same."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "clips").mkdir()
