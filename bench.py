@@ -1,6 +1,7 @@
 """Long checks that are no tests: what our choices cost and what they bring.
 
     python bench.py speed                                      seconds and ratios on this CPU
+    python bench.py growth --device cuda                       how a step grows with tokens, width and depth
     python bench.py packing                                    clips of all shapes in one sequence, or padded
     python bench.py schedules --checkpoint out/tiny/model.pt   every schedule with every target, trained alike
     python bench.py sizes --checkpoint out/tiny/model.pt       four sizes of the transformer, trained alike
@@ -18,6 +19,7 @@ Letters
 """
 from config import BadInput, Config, config_from_dict, count_tokens, latent_length
 
+import json
 import tempfile
 import time
 import tomllib
@@ -157,6 +159,112 @@ def speed():
         time_training_step(replace(config, precision=precision))
 
 
+def matmul_rate(device, precision):
+    """Operations a second of the device's best matrix products: what nothing can be faster than."""
+    a = torch.randn(2048, 2048, device=device)
+
+    def product():
+        with autocast(precision, device):
+            a @ a
+        wait_for(device)
+
+    return 2 * 2048**3 / mean_seconds(product)
+
+
+def wait_for(device):
+    """A GPU is told what to do and does it later; a clock has to wait for that."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def time_transformer(config, B, N, device):
+    """A training step's forward and backward pass of B clips of N tokens → seconds, operations. N: the words
+    and at least one patch."""
+    dit = DiT(config).to(device)
+    if config.compile:
+        for block in dit.blocks:
+            block.compile()
+    shapes = [(B, 1, config.patch_size, config.patch_size * (N - config.max_words))]
+
+    def step():
+        with autocast(config.precision, device):
+            forward_and_backward(dit, config, shapes, device)
+        wait_for(device)
+
+    # Fused attention is not counted on every device, so counting takes the plain one.
+    with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH), torch.device("meta"):
+        forward_and_backward(DiT(config), config, [(1, *shapes[0][1:])], "meta")
+    return mean_seconds(step), B * counted.get_total_flops()
+
+
+def time_plain_transformer(config, B, N, device):
+    """The same of PyTorch's own TransformerEncoder, which knows no noise level, position or word."""
+    layer = torch.nn.TransformerEncoderLayer(
+        config.dit_width, config.dit_width // config.dit_head_dim, 4 * config.dit_width, dropout=0.0,
+        batch_first=True, norm_first=True,
+    )
+    plain = torch.nn.TransformerEncoder(layer, config.dit_depth, enable_nested_tensor=False).to(device)
+    x = torch.randn(B, N, config.dit_width, device=device)
+
+    def step():
+        with autocast(config.precision, device):
+            plain(x).square().mean().backward()
+        wait_for(device)
+
+    return mean_seconds(step)
+
+
+def growth(config, device):
+    """Times the transformer while tokens, width or depth grow, beside PyTorch's own; prints a Markdown table
+    with the share of the device's matmul rate, draws it, and ends with the same as JSON."""
+    pyplot = load_pyplot()
+    rate = matmul_rate(device, config.precision)
+    print(f"matrix products: {rate / 1e9:.0f} GFLOP/s\n")
+    print("| tokens a clip | clips | width | depth | seconds | tokens/s | of matmul rate | plain encoder |")
+    print("|---|---|---|---|---|---|---|---|")
+
+    first = count_tokens(config, config.frames, config.height, config.width)
+    series = {
+        "tokens": [(first * 2**k, config.dit_width, config.dit_depth) for k in range(6)],
+        "width": [(first, width, config.dit_depth) for width in (96, 192, 384, 768)],
+        "depth": [(first, config.dit_width, depth) for depth in (3, 6, 12, 24)],
+    }
+    rows = []
+    for grows, sizes in series.items():
+        for N, width, depth in sizes:
+            # The tokens of a step stay the same where clips grow: fewer clips.
+            B = max(1, config.dit_tokens // N)
+            asked = replace(config, dit_width=width, dit_depth=depth, dit_head_dim=32)
+            seconds, operations = time_transformer(asked, B, N, device)
+            plain = time_plain_transformer(asked, B, N, device)
+            share = operations / seconds / rate
+            row = {"grows": grows, "tokens": N, "clips": B, "width": width, "depth": depth}
+            rows.append(row | {"seconds": seconds, "matmul_share": share, "plain_seconds": plain})
+            told = f"{seconds:.3f} | {B * N / seconds:,.0f} | {share:.0%} | {plain:.3f} s"
+            print(f"| {N} | {B} | {width} | {depth} | {told} |", flush=True)
+
+    draw_growth(pyplot, rows, "out/growth.png")
+    print("\nout/growth.png shows it")
+    print(json.dumps({"matmul_rate": rate, "rows": rows}))
+
+
+def draw_growth(pyplot, rows, path):
+    """Seconds a step over what grows, as a PNG."""
+    Path(path).parent.mkdir(exist_ok=True)
+    figure, axes = pyplot.subplots(1, 3, figsize=(10, 3), layout="constrained")
+    for axis, grows in zip(axes, ("tokens", "width", "depth"), strict=True):
+        of_series = [row for row in rows if row["grows"] == grows]
+        x = [row[grows] for row in of_series]
+        axis.loglog(x, [row["seconds"] for row in of_series], "o-", label="ours")
+        axis.loglog(x, [row["plain_seconds"] for row in of_series], "s--", label="plain encoder")
+        axis.set_xlabel(grows + " of a clip" * (grows == "tokens"))
+        axis.set_ylabel("seconds a step")
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
 def count_shapes(config, drawn):
     """Drawn shapes (T, H, W), one a clip → latent shapes [(B, f, h, w)], one a group of equal clips."""
     groups = []
@@ -173,15 +281,15 @@ def pad_shapes(groups):
     return [(B, f, h, w)]
 
 
-def forward_and_backward(dit, config, shapes):
+def forward_and_backward(dit, config, shapes, device="cpu"):
     """One training step's work of a transformer, on noise of the latent shapes [(B, f, h, w)]."""
     x = []
     t = []
     prompt_ids = []
     for B, f, h, w in shapes:
-        x.append(torch.randn(B, config.latent_channels, f, h, w))
-        t.append(torch.rand(B, f))
-        prompt_ids.append(torch.zeros(B, config.max_words, dtype=torch.long))
+        x.append(torch.randn(B, config.latent_channels, f, h, w, device=device))
+        t.append(torch.rand(B, f, device=device))
+        prompt_ids.append(torch.zeros(B, config.max_words, dtype=torch.long, device=device))
     outputs = dit(x, t, prompt_ids)
     sum(output.square().mean() for output in outputs).backward()
 
@@ -503,7 +611,8 @@ def draw_sizes(pyplot, rows, path):
 
 def add_flags(parser):
     add = parser.add_argument
-    add("what", choices=("speed", "packing", "schedules", "sizes", "data", "plan"), help="the check")
+    checks = ("speed", "growth", "packing", "schedules", "sizes", "data", "plan")
+    add("what", choices=checks, help="the check")
     checkpoint_help = "whose VAE and config it uses, such as out/tiny/model.pt (default: assets/small.pt)"
     add("--checkpoint", default=SHIPPED, metavar="FILE", help=checkpoint_help)
     add("--steps", type=int, default=600, metavar="N", help="training steps of each run")
@@ -511,7 +620,7 @@ def add_flags(parser):
     add("--prompts", type=int, default=128, metavar="N", help="prompts that each run is scored with")
     add("--clips", type=int, default=100, metavar="N", help="data: how many clips are written")
     add("--batches", type=int, default=10, metavar="N", help="data: how many batches are compared and timed")
-    add("--config", metavar="FILE", help="plan: a TOML preset (default: the knobs' defaults)")
+    add("--config", metavar="FILE", help="growth, plan: a TOML preset (default: the knobs' defaults)")
     add("--gpus", type=int, default=8, metavar="N", help="plan: how many")
     add("--peak", type=float, default=H100_PEAK, metavar="X", help="plan: TFLOP/s that a GPU can do")
     add("--mfu", type=float, default=0.4, metavar="X", help="plan: the share of them that it does")
@@ -528,6 +637,8 @@ def main():
     device = pick_device(args.device)
     if args.what == "speed":
         speed()
+    elif args.what == "growth":
+        growth(config_from_flags(args), device)
     elif args.what == "packing":
         packing()
     elif args.what == "data":

@@ -7,11 +7,11 @@
     torchrun --standalone --nproc_per_node 8 train.py --config FILE    on eight GPUs (docs/scaling.md)
 
 Matrices (the VAE's kernels, the weights of the transformer's blocks) are trained by Muon, which turns
-every update into the nearest orthogonal matrix, so that all directions of a layer learn at one pace
+every update into the nearest orthogonal matrix, so that all directions of a layer learn at the same rate
 (utils/muon.py); everything else is trained by AdamW. What we sample with is a moving average of the
 transformer's weights.
 
-A step is a number of batches (batches_per_step), whose gradients add up; all randomness of a batch is drawn
+A step consists of batches_per_step batches, whose gradients add up; all randomness of a batch is drawn
 from (seed, number of the batch). So a checkpoint needs no generator states, nothing that happens between
 two steps can change a run, and several processes can share a step's batches out among them, each on a
 device of its own (utils/distributed.py).
@@ -97,14 +97,14 @@ class Trainer:
         self.latent_scale = torch.ones((), device=device)
         self.schedule = Schedule(config.schedule)
 
-        # One device becomes many here: an engine is the network as training calls it, which averages the
-        # gradients over all processes. A VAE is small, so every process has all of it.
+        # One device becomes many here: an engine is the wrapper that training calls in a network's place, and
+        # that averages its gradients over all processes. A VAE is small, so every process has all of it.
         self.engines = {
-            "vae": distributed.share_weights(self.vae, "ddp"),
-            "dit": distributed.share_weights(self.dit, config.parallel, self.dit.blocks),
+            "vae": distributed.wrap(self.vae, "ddp"),
+            "dit": distributed.wrap(self.dit, config.parallel, self.dit.blocks),
         }
         if config.parallel == "fsdp":
-            distributed.share_weights(self.ema, "fsdp", self.ema.blocks)
+            distributed.wrap(self.ema, "fsdp", self.ema.blocks)
 
         # Muon is for the layers that are repeated: the VAE's kernels and the blocks' matrices. What stands
         # once before, beside or behind the blocks (embeddings, modulation, last layer), and all vectors,
@@ -116,7 +116,7 @@ class Trainer:
             "vae": make_optimizers(self.vae, vae_matrices, config.vae_lr, config.lr),
             "dit": make_optimizers(self.dit, dit_matrices, config.dit_lr, config.lr, three_in_one=qkv),
         }
-        # Compiling fuses what is between the products; its seconds pay in long runs.
+        # Compiling fuses what is between the products; the time it takes pays off in long runs.
         if config.compile:
             for block in self.dit.blocks:
                 block.compile()
@@ -169,6 +169,14 @@ class Trainer:
             raise BadInput(f"--start: its weights do not fit this config ({last_line(error)})") from error
         self.latent_scale = model.latent_scale
         self.train_seconds = model.train_seconds
+
+    def must_stop(self):
+        """Whether a stop signal has come to any process. All of them have to ask this at the same place, so
+        that all stop there."""
+        [any_has] = distributed.any_of(self.stop_signal is not None)
+        if any_has and self.stop_signal is None:
+            self.stop_signal = signal.SIGTERM  # what torchrun would send to the others now
+        return any_has
 
     def save(self, path):
         """Writes a checkpoint. Every process has to call this; the first one writes."""
@@ -225,8 +233,8 @@ class Trainer:
         return prompt_ids
 
     def prepare(self, groups):
-        """A batch of groups → what is drawn and computed before noise comes in, lists with an entry each:
-        x_0 (B, Z, f, h, w), t (B, f), prompt_ids (B, L)."""
+        """A batch of groups → what is drawn and computed before noise comes in: three lists with an entry for
+        each group, x_0 (B, Z, f, h, w), t (B, f), prompt_ids (B, L)."""
         x_0 = []
         t = []
         prompt_ids = []
@@ -301,10 +309,10 @@ def learning_rate(step, peak, total_steps, warmup_steps, decay_share):
 
 
 def add_gradients(trainer, stage, batches, loss_of):
-    """The gradients of one step: of all its batches that this process draws, averaged over the processes.
+    """Adds up the gradients of this process's batches of one step, and averages them over the processes.
 
-    loss_of(groups) → the loss of a batch, with anything else behind it. → what it returned, a list; the mean
-    loss of all batches of the step, in all processes."""
+    loss_of(groups) → (the loss of a batch, anything else ...). Returns (results, mean loss): results has
+    (groups, *what loss_of returned) for each batch of this process; the mean is over those of all."""
     config = trainer.config
     mine = range(distributed.rank(), config.batches_per_step, distributed.world_size())
     results = []
@@ -411,9 +419,10 @@ def train_dit(trainer, folder):
         if must_stop:
             break
         if must_save:
-            picture_dit(trainer, groups[0], folder / f"dit-{step + 1:06d}.png")
+            picture_dit(trainer, batches_of_step[0][0], folder / f"dit-{step + 1:06d}.png")
             by_level = loss_by_level(torch.cat(levels), torch.cat(losses))
-            tqdm.write(f"loss by noise level, 0 to 1 in tenths: {by_level}", file=sys.stderr)
+            if distributed.is_first():
+                tqdm.write(f"loss by noise level, 0 to 1 in tenths: {by_level}", file=sys.stderr)
             levels = []
             losses = []
             progress.last_save_time = time.time()
@@ -454,12 +463,9 @@ class Progress:
         clips_per_second = self.clips_seen / max(seconds, 1e-9)
         self.bar.set_postfix_str(f"loss {loss:.4f} {note} {clips_per_second:.0f} clips/s", refresh=False)
 
-        # All processes have to stop after the same step, and a checkpoint takes all of them.
-        has_signal = self.trainer.stop_signal is not None
-        must_stop, must_save = distributed.any_of(has_signal, self.is_time_to_save())
-        if must_stop and not has_signal:
-            self.trainer.stop_signal = signal.SIGTERM
-        return must_stop, must_save
+        # A checkpoint takes all processes, and each has its own clock.
+        [must_save] = distributed.any_of(self.is_time_to_save())
+        return self.trainer.must_stop(), must_save
 
     def is_time_to_save(self):
         """Every save_minutes, and after the last step."""
@@ -536,7 +542,7 @@ def measure_scale(trainer, batches=4):
 def train(trainer, folder):
     """Both stages, from wherever the trainer is, to the end or to the step in which a stop signal comes."""
     train_vae(trainer, folder)
-    if trainer.stop_signal:
+    if trainer.must_stop():
         return
 
     # A scale belongs to its VAE, so it is measured once, after the first stage. It is kept if the second
@@ -544,7 +550,8 @@ def train(trainer, folder):
     # measured yet.
     is_new_vae = trainer.config.vae_steps > 0 or trainer.latent_scale == 1
     if trainer.steps["dit"] == 0 and is_new_vae:
-        trainer.latent_scale = measure_scale(trainer)
+        scale = distributed.of_the_first(measure_scale(trainer).item())
+        trainer.latent_scale = torch.tensor(scale, device=trainer.device)
 
     train_dit(trainer, folder)
 
@@ -577,9 +584,14 @@ def train_until_stopped(trainer, folder, device_name):
     def stop_after_this_step(number):
         trainer.stop_signal = number
 
+    # torchrun ends all processes as soon as one has left with an error, so none may leave before the first
+    # has written the checkpoint.
     with catch_stop_signals(stop_after_this_step):
         train(trainer, folder)
-    if trainer.stop_signal:
+        must_stop = trainer.must_stop()
+        distributed.wait_for_all()
+    if must_stop:
+        distributed.disconnect()
         words = [*distributed.launcher(), "train.py", "--resume", (folder / "model.pt").as_posix()]
         if device_name != "auto":
             words += ["--device", device_name]
@@ -637,11 +649,11 @@ def new_trainer(args, device):
 
 def args_after_restart(parser, args):
     """torchrun repeats the command when a process has died; then the run goes on from its last checkpoint,
-    if it had come to one."""
-    if args.resume:
-        return args
-    checkpoint = run_folder(args, config_from_flags(args)) / "model.pt"
-    if not checkpoint.exists():
+    if it had come to one. What another run has left in the folder is none of its own."""
+    folder = run_folder(args, config_from_flags(args))
+    checkpoint = folder / "model.pt"
+    is_own = checkpoint.exists() and distributed.is_marked(folder)
+    if not distributed.of_the_first(is_own):
         return args
     return parser.parse_args(["--resume", str(checkpoint), "--device", args.device])
 
@@ -663,12 +675,15 @@ def make_folder(args, config):
     except OSError as error:
         raise BadInput(f"--out {folder}: cannot be made a folder ({error.strerror})") from error
 
+    if not distributed.is_first():
+        return folder
     old = folder / "model.pt"
     is_resumed = args.resume and old.exists() and old.samefile(args.resume)
-    if old.exists() and not is_resumed and distributed.is_first():
+    if old.exists() and not is_resumed:
         kept = unused_path(folder)
         os.replace(old, kept)
         print(f"the last run's model is now {kept}")
+    distributed.mark(folder)
     return folder
 
 
@@ -754,7 +769,7 @@ def main():
     if args.resume and args.start:
         raise BadInput(f"--resume {args.resume} --start {args.start}: expected one of them")
     distributed.connect(device)
-    if distributed.is_restart():
+    if distributed.restarts():
         args = args_after_restart(parser, args)
     trainer = resumed_trainer(args, device) if args.resume else new_trainer(args, device)
 

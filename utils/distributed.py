@@ -3,8 +3,8 @@
     torchrun --standalone --nproc_per_node 8 train.py --parallel ddp      eight GPUs of one machine
 
 Every process draws batches of its own, and the gradients are averaged over all of them before each step. So
-the processes hold the same weights all the time, and the run is the one that a single process would make
-with all those batches. There are two ways to hold the weights (the knob `parallel`):
+the processes hold the same weights all the time, and the run is, up to rounding, the one that a single
+process would make with all those batches. There are two ways to hold the weights (the knob `parallel`):
 
     ddp     each process has all of them (distributed data parallel)
     fsdp    each has a part of every matrix, with its part of the gradient and of the optimizer's state, and
@@ -28,6 +28,8 @@ import time
 import torch
 import torch.distributed as dist
 
+MARK = "torchrun-id.txt"
+
 
 def rank():
     """The number of this process, from 0. The first one prints and writes files for all."""
@@ -43,9 +45,26 @@ def is_first():
     return rank() == 0
 
 
-def is_restart():
-    """Whether torchrun (--max-restarts) has started the run again, after a process had died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+def restarts():
+    """How often torchrun (--max-restarts) has started the run again, after a process had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+
+
+def run_id():
+    """What torchrun calls this run, also after it has started it again; "" without torchrun."""
+    return os.environ.get("TORCHELASTIC_RUN_ID", "")
+
+
+def mark(folder):
+    """Notes in a run's folder that what is written there from now on is this run's."""
+    if run_id():
+        (folder / MARK).write_text(run_id())
+
+
+def is_marked(folder):
+    """Whether the folder holds what this run has written."""
+    path = folder / MARK
+    return path.exists() and path.read_text() == run_id()
 
 
 def connect(device):
@@ -57,10 +76,16 @@ def connect(device):
     if device.type == "cuda":
         local_rank = int(os.environ["LOCAL_RANK"])
         if local_rank >= torch.cuda.device_count():
-            have = f"this machine has {torch.cuda.device_count()}"
-            raise BadInput(f"process {local_rank + 1} of this machine finds no GPU: {have}; --nproc_per_node")
+            have = f"this machine has {torch.cuda.device_count()}; lower --nproc_per_node"
+            raise BadInput(f"process {local_rank + 1} of this machine finds no GPU: {have}")
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+    # In the store, processes leave their addresses for each other. torchrun keeps it when it starts them
+    # again, and what the dead ones have left there must not be found.
+    store, _, _ = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"start {restarts()}", store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size())
 
 
 def disconnect():
@@ -69,7 +94,7 @@ def disconnect():
         dist.destroy_process_group()
 
 
-def share_weights(network, parallel, blocks=()):
+def wrap(network, parallel, blocks=()):
     """network → what training calls in its place, so that gradients are averaged over the processes.
 
     parallel: ddp | fsdp. With fsdp the network's own parameters become parts (DTensor), so optimizers have
@@ -86,7 +111,7 @@ def share_weights(network, parallel, blocks=()):
     mesh = init_device_mesh(device_type, (world_size(),))
     for module in [*blocks, network]:
         fully_shard(module, mesh=mesh)
-        # gloo, which connects CPUs, can add up but not average; the division is FSDP's then.
+        # gloo, which connects CPUs, can add up but not average; FSDP divides instead.
         module.set_force_sum_reduction_for_comms(device_type == "cpu")
     return network
 
@@ -95,8 +120,8 @@ def share_weights(network, parallel, blocks=()):
 def sharing_gradients(engine, now):
     """While this lasts, a backward pass averages the gradients over the processes only if `now` is true.
 
-    Where a process has several batches a step, they add up first, and are averaged once. engine: what
-    share_weights returned."""
+    Where a process has several batches a step, their gradients add up first, and are averaged once. (Until
+    then, fsdp keeps whole gradients.) engine: what wrap returned."""
     if hasattr(engine, "set_requires_gradient_sync"):
         engine.set_requires_gradient_sync(now)
     if hasattr(engine, "no_sync") and not now:
@@ -112,7 +137,7 @@ def whole(tensor):
 
 
 def part_like(tensor, parameter):
-    """A whole tensor → the part of it that this process has of the parameter."""
+    """A whole tensor of a parameter's shape → this process's part of it, cut as the parameter is."""
     if not hasattr(parameter, "full_tensor"):
         return tensor
 
@@ -126,8 +151,8 @@ def part_like(tensor, parameter):
 def whole_state(state):
     """A state_dict, or lists and dicts of such → the same with whole tensors. Every process has to call this.
 
-    Only the first process, which writes the file, keeps them, in the memory of its CPU; so no GPU has to
-    hold more than one whole tensor at a time."""
+    Of tensors in parts only the first process, which writes the file, keeps the whole ones, in the memory of
+    its CPU; so no GPU has to hold more than one of them at a time."""
     if isinstance(state, dict):
         return {key: whole_state(value) for key, value in state.items()}
     if isinstance(state, list):
@@ -172,7 +197,7 @@ def any_of(*flags):
 
 
 def total(numbers):
-    """The sums of numbers over the processes."""
+    """The sums of numbers over the processes. Every process has to call this."""
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     summed = torch.tensor(numbers, dtype=torch.float64, device=device)
     dist.all_reduce(summed)
@@ -203,9 +228,11 @@ def check_batches(batches_per_step):
 
 
 def launcher():
-    """The words before train.py that started as many processes on this machine."""
+    """The words before train.py that started as many processes."""
     if world_size() == 1:
         return ["python"]
+    if world_size() != int(os.environ["LOCAL_WORLD_SIZE"]):
+        return ["torchrun", "..."]  # several machines: as before
     return ["torchrun", "--standalone", "--nproc_per_node", os.environ["LOCAL_WORLD_SIZE"]]
 
 
