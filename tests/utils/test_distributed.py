@@ -52,7 +52,7 @@ def test_batches_have_to_be_shared_out_evenly(torchrun):
     distributed.check_batches(3)
     torchrun(WORLD_SIZE=2)
     distributed.check_batches(4)
-    with pytest.raises(BadInput, match="batches_per_step = 3: expected a multiple of 2, since 2 processes share"):
+    with pytest.raises(BadInput, match="batches_per_step = 3: expected a multiple of 2, since 2 processes"):
         distributed.check_batches(3)
 
 
