@@ -114,11 +114,12 @@ def unpack(sequence, shapes):
     return [part.unflatten(0, shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def attention(q, k, v, shapes):
+def attention(q, k, v, shapes, visible=None):
     """softmax(q k^T / sqrt(head_dim)) v inside every clip, never across clips.
 
-    q, k, v (M, heads, head_dim), shapes [(B, N), ...] → (M, heads, head_dim). The one place that chooses a
-    kernel; what it brings on a CPU: `python bench.py speed`."""
+    q, k, v (M, heads, head_dim), shapes [(B, N), ...] → (M, heads, head_dim). visible (N, N) bool, for
+    sequences of one shape: which tokens (columns) each token (row) may look at; None: at all. The one place
+    that chooses a kernel; what it brings on a CPU: `python bench.py speed`."""
     groups = zip(unpack(q, shapes), unpack(k, shapes), unpack(v, shapes), strict=True)
     mixed = []
     for q_group, k_group, v_group in groups:
@@ -128,9 +129,11 @@ def attention(q, k, v, shapes):
         B, heads, N, head_dim = query.shape
         if query.device.type == "cpu" and N <= SHORT_CLIP_TOKENS:
             scores = query @ key.mT * head_dim**-0.5                   # (B, heads, N, N)
+            if visible is not None:
+                scores = scores.masked_fill(~visible, -torch.inf)
             x = scores.softmax(-1) @ value
         else:
-            x = F.scaled_dot_product_attention(query, key, value)
+            x = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
         mixed.append(x.transpose(1, 2).flatten(0, 1))                  # (B * N, heads, head_dim)
     return torch.cat(mixed)
 

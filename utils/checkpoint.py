@@ -39,13 +39,11 @@ class Model:
     steps: dict = field(default_factory=dict)  # done so far, {"vae": 900, "dit": 123}; empty where not known
 
 
-def read_checkpoint(path):
-    """A checkpoint's file → its dict, and the first 12 digits of the file's SHA-256.
-
-    Raises BadInput for anything but a checkpoint of train.py; never runs code from it."""
+def read_file(path):
+    """What save_checkpoint wrote. Raises BadInput for a file that cannot be read; never runs code from it."""
     try:
         with warnings.catch_warnings(action="ignore"):
-            saved = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # A broken file fails with almost any error: PyTorch unpickles it before it knows what it is.
         message = str(error) or "it is empty"
@@ -54,6 +52,12 @@ def read_checkpoint(path):
             f"checkpoint {path}: cannot be read ({why}); train.py writes out/NAME/model.pt"
         ) from error
 
+
+def read_checkpoint(path):
+    """A checkpoint's file → its dict, and the first 12 digits of the file's SHA-256.
+
+    Raises BadInput for anything but a checkpoint of train.py."""
+    saved = read_file(path)
     if not isinstance(saved, dict) or not saved.keys() >= set(SAMPLING_KEYS):
         raise BadInput(f"checkpoint {path}: not one of train.py, which writes out/NAME/model.pt")
     file_hash = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]

@@ -80,6 +80,8 @@ GROUND_NAMES = {
     "dotted": ("a dotted ground", "dots"),
 }
 
+CAMERA_WORDS = {"stands still" if camera == "still" else camera: camera for camera in CAMERAS}
+
 # What people also say, which only brief captions do.
 EVERYDAY = {
     "circle": ("circle", "ball"),

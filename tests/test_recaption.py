@@ -1,0 +1,239 @@
+"""The captioner: what each word may look at, what it is trained on, and what its commands answer."""
+from config import BadInput, Config
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import recaption
+from dit import DiT
+from recaption import Captioner, caption_loss, count_facts, draw_scenes, write_captions
+from utils.checkpoint import Model, save_checkpoint
+from vae import VAE
+from world.captions import facts, facts_of_image, rich_vocab
+
+CONFIG = Config(
+    scenes="move", frames=9, height=16, width=24, lengths="5 9", vae_width=8, latent_channels=3, dit_width=32,
+    dit_head_dim=16, max_words=32, dit_tokens=200, precision="float32",
+)
+WORDS = rich_vocab()
+
+
+@pytest.fixture
+def captioner():
+    """As if trained a little: gates open, outputs not zero."""
+    torch.manual_seed(0)
+    captioner = Captioner(CONFIG, WORDS)
+    for p in captioner.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    return captioner
+
+
+def inputs():
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, 3, 3, 4, 6, generator=generator)
+    short = torch.randint(0, len(WORDS), (2, 5), generator=generator)
+    said = torch.randint(1, len(WORDS), (2, 7), generator=generator)
+    return latents, short, said
+
+
+def test_every_block_starts_as_the_identity_and_all_words_are_equally_likely():
+    captioner = Captioner(CONFIG, WORDS)
+    assert not captioner(*inputs()).any()
+    for block in captioner.blocks:
+        assert not block.modulation_offset.any()
+
+
+def test_a_word_depends_on_all_before_it_and_on_none_behind(captioner):
+    latents, short, said = inputs()
+    before = captioner(latents, short, said)
+    changed = said.clone()
+    changed[:, 3] = 1 + changed[:, 3] % len(WORDS)
+    after = captioner(latents, short, changed)
+    same = (before == after).all(-1).all(0)
+    assert same.tolist() == 4 * [True] + 4 * [False]
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_every_word_sees_the_clip_and_the_short_caption(captioner, part):
+    given = list(inputs())
+    before = captioner(*given)
+    given[part] = given[part].clone()
+    given[part][:, -1] += 1
+    assert (captioner(*given) != before).any(-1).all()
+
+
+def test_words_stand_at_the_same_positions_with_and_without_a_clip(captioner):
+    # With all clips' patches hidden from attention, a clip makes no difference.
+    latents, short, said = inputs()
+    captioner.patch_embedding.weight.data.zero_()
+    for block in captioner.blocks:
+        block.proj.weight.data.zero_()
+    torch.testing.assert_close(captioner(latents, short, said), captioner(None, short, said))
+
+
+def test_the_loss_is_over_the_words_and_one_end(captioner):
+    latents, short, _ = inputs()
+    full = torch.tensor([[4, 9, 2, 0, 0, 0], [7, 0, 0, 0, 0, 0]])
+    log_p = captioner(latents, short, full[:, :-1]).log_softmax(-1)
+    of_first = [log_p[0, 0, 4], log_p[0, 1, 9], log_p[0, 2, 2], log_p[0, 3, 0]]
+    of_second = [log_p[1, 0, 7], log_p[1, 1, 0]]
+    expected = -torch.stack(of_first + of_second).mean()
+    torch.testing.assert_close(caption_loss(captioner, latents, short, full), expected)
+
+
+def test_greedy_captions_take_the_likeliest_word_each_time(captioner):
+    latents, short, _ = inputs()
+    captions = write_captions(captioner, latents, short)
+    for row, caption in enumerate(captions):
+        words = [WORDS.index(word) + 1 for word in caption.split()]
+        said = torch.tensor([words])
+        logits = captioner(latents[row : row + 1], short[row : row + 1], said)[0]
+        assert logits.argmax(-1)[: len(words)].tolist() == words
+        assert len(words) == recaption.WORDS or logits[-1].argmax() == 0
+
+
+def test_drawn_captions_follow_their_generator(captioner):
+    latents, short, _ = inputs()
+
+    def draw(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return write_captions(captioner, latents, short, temperature=1.0, generator=generator)
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+def test_a_caption_of_few_words_is_learned_by_heart():
+    torch.manual_seed(0)
+    captioner = Captioner(CONFIG, WORDS)
+    latents, short, _ = inputs()
+    full = torch.zeros(2, 5, dtype=torch.long)
+    full[0, :3] = torch.tensor([5, 8, 3])
+    full[1, :2] = torch.tensor([9, 4])
+    optimizer = torch.optim.Adam(captioner.parameters(), 3e-3)
+    for _ in range(150):
+        loss = caption_loss(captioner, latents, short, full)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    expected = [" ".join(WORDS[i - 1] for i in row if i > 0) for row in full.tolist()]
+    assert write_captions(captioner, latents, short) == expected
+
+
+def test_scenes_have_the_lengths_of_the_config_and_images_tell_no_motion():
+    drawn = draw_scenes(CONFIG, 6, seed=0)
+    assert {frames: len(of_length) for frames, of_length in drawn.items()} == {1: 2, 5: 2, 9: 2}
+    assert {choose for _, choose in drawn[1]} == {facts_of_image}
+    assert {choose for _, choose in drawn[5] + drawn[9]} == {facts}
+
+
+def test_facts_are_counted_as_right_wrong_and_true():
+    true = {("red", "shape", "circle"), ("red", "moves", "left"), ("red", "above", "blue")}
+    true.add(("camera", "is", "still"))
+    told = {("red", "shape", "square"), ("red", "moves", "left"), ("camera", "is", "still")}
+    counts = {kind: [0, 0, 0] for kind in ("shape", "moves", "above", "camera")}
+    count_facts(counts, true, told)
+    # A place need not be told.
+    assert counts == {"shape": [0, 1, 1], "moves": [1, 0, 1], "above": [0, 0, 0], "camera": [1, 0, 1]}
+
+
+@pytest.fixture
+def world_model(tmp_path):
+    """The checkpoint of a model of the rich world, untrained."""
+    torch.manual_seed(0)
+    path = tmp_path / "world.pt"
+    dit = DiT(CONFIG, len(WORDS))
+    save_checkpoint(path, {
+        "config": vars(CONFIG), "vocab": WORDS, "latent_scale": torch.tensor(2.0), "train_seconds": 0.0,
+        "steps": {}, "vae": VAE(CONFIG).state_dict(), "ema": dit.state_dict(),
+    })
+    return path
+
+
+@pytest.fixture
+def trained(world_model, command, tmp_path, monkeypatch):
+    """The file of a captioner that was trained for two steps."""
+    monkeypatch.setattr(recaption, "DESCRIBED_CLIPS", 6)
+    monkeypatch.setattr(recaption, "BATCH", 2)
+    path = tmp_path / "captioner.pt"
+    words = ["train", "--checkpoint", world_model, "--captioner", path, "--steps", 2, "--device", "cpu"]
+    code, out, err = command(recaption, *words)
+    assert code == 0, err
+    assert out == f"{path} is trained; next: python recaption.py score\n"
+
+    # What comes now is nonsense: a few words of it will do.
+    monkeypatch.setattr(recaption, "WORDS", 4)
+    monkeypatch.setattr(recaption, "DRAWS", 2)
+    return path
+
+
+def test_all_commands_answer(trained, command, folder):
+    code, out, err = command(recaption, "score", "--captioner", trained, "--clips", 3)
+    assert code == 0, err
+    assert "held-out things" in out
+    code, out, err = command(recaption, "describe", folder / "b.mp4", "--captioner", trained)
+    assert code == 0, err
+    assert out.strip()
+    code, out, err = command(recaption, "expand", "a ball and a square", "--captioner", trained)
+    assert code == 0, err
+    assert set(out.split()) <= set(WORDS)
+
+
+def test_a_folder_is_described_once_and_what_is_no_clip_is_named(trained, command, folder):
+    code, out, err = command(recaption, "folder", folder, "--captioner", trained)
+    assert code == 0, err
+    assert f"left out {folder / 'broken.mp4'}: " in out
+    assert out.endswith("4 captions written\n")
+    texts = {path.name for path in folder.glob("*.recaption.txt")}
+    assert texts == {"a.recaption.txt", "b.recaption.txt", "short.recaption.txt", "silent.recaption.txt"}
+
+    (folder / "b.recaption.txt").unlink()
+    code, out, err = command(recaption, "folder", folder, "--captioner", trained)
+    assert out.endswith("1 captions written\n")
+
+
+def test_how_sure_it_is_of_a_fact_is_the_share_of_draws_that_tell_it(captioner, monkeypatch):
+    caption = "a small red circle at rest over stripes"
+    other = "a small red square at rest over stripes"
+    monkeypatch.setattr(recaption, "write_captions", lambda *args, **options: 6 * [caption] + 2 * [other])
+    sure = recaption.how_sure(captioner, None, torch.zeros(1, 14, dtype=torch.long), caption)
+    assert sure["red", "shape", "circle"] == pytest.approx(0.75)
+    assert sure["red", "size", "small"] == 1
+
+
+def test_of_the_drawn_captions_the_one_that_keeps_the_prompt_is_taken(captioner, monkeypatch):
+    kept = "a large blue circle falls and bounces over stripes"
+    drawn = ["a small red square at rest over stripes", kept, "a large blue star at rest over stripes"]
+    monkeypatch.setattr(recaption, "write_captions", lambda *args, **options: drawn)
+    assert recaption.expand(captioner, "a big blue ball") == kept
+
+
+@pytest.mark.parametrize("words, answer", [
+    (["describe"], "describe: expected what to describe, for example clip.mp4"),
+    (["score", "--captioner", "nowhere.pt"], "checkpoint nowhere.pt: cannot be read"),
+    (["train", "--checkpoint", "{simple}"], "expected a model of the rich world (the knob `scenes`)"),
+    (["score", "--captioner", "{simple}"], "expected a file that `python recaption.py train` has written"),
+])
+def test_bad_input_is_answered_in_one_line(command, checkpoint, words, answer):
+    words = [str(checkpoint) if word == "{simple}" else word for word in words]
+    code, _, err = command(recaption, *words)
+    assert code == 2
+    assert answer in err
+    assert len(err.splitlines()) == 1
+
+
+def test_the_captioners_clips_are_encoded_to_variance_one_as_the_video_models_are():
+    vae = VAE(CONFIG)
+    clips = np.random.default_rng(0).integers(0, 255, (2, 5, 16, 24, 3), dtype=np.uint8)
+    model = Model(replace(CONFIG), WORDS, torch.tensor(3.0), vae=vae, dit=None)
+    latents = recaption.encode_clips(model.vae, model.latent_scale, clips)
+    mean, _ = vae.encode(torch.from_numpy(clips).permute(0, 4, 1, 2, 3) / 127.5 - 1)
+    torch.testing.assert_close(latents, 3 * mean, atol=1e-5, rtol=0)
+
+
+def test_a_network_that_was_never_saved_is_no_captioner(tmp_path):
+    with pytest.raises(BadInput, match="captioner.pt: cannot be read"):
+        recaption.load_captioner(tmp_path / "captioner.pt")
