@@ -3,12 +3,13 @@
     python recaption.py train --checkpoint assets/world.pt     learns from 3,000 described clips
     python recaption.py score                                  fact by fact, on clips it never saw
     python recaption.py describe clip.mp4                      a caption, and how sure it is of each fact
-    python recaption.py expand "a ball and a square"           a prompt as the video model knows captions
+    python recaption.py expand "a ball and a square"           a prompt in the style of full captions
     python recaption.py folder clips/                          x.recaption.txt beside every x.mp4
 
 Captions from the web are short and leave most out, and a generator cannot learn what no caption tells. So a
 captioner is trained on few clips with full descriptions, describes all the others, and the generator is
-trained on what it wrote. Then the generator is used to long captions, and a short prompt has to be made long.
+trained on what it wrote. Then the generator is accustomed to long captions, and a short prompt has to be made
+long.
 
 Captioner and expander are one network here, a language model whose every word may look back at all words
 before it and at what the caption is of:
@@ -33,13 +34,16 @@ Letters
     f h w   latent frames, rows, columns
     D       model width
     S       words of the short caption; there is room for MAX_BRIEF_WORDS
-    L       words of the full one with END behind them, MAX_WORDS + 1
-    N       tokens: patches, then S, then L
+    K       words of the full caption that are known already
+    L       room for the words of a full caption and END, MAX_WORDS + 1
+    N       tokens: patches, then S, then BEGIN and K
     V       words that can be said
+    T H W   frames, height, width in pixels
 """
 from config import TIME_FACTOR, BadInput, clip_shapes, config_from_dict
 
 import collections
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -54,8 +58,8 @@ from data.video_io import open_clip, to_float
 from dit import DiTBlock, layer_norm
 from evaluate import interval
 from patches import grid_positions, patchify, rope
-from text import encode_prompts, split_words
-from utils.checkpoint import SHIPPED, Model, load_model, read_file, save_checkpoint
+from text import check_words, encode_prompts, split_words
+from utils.checkpoint import SHIPPED, load_model, read_file, save_checkpoint
 from utils.cli import Flags, autocast, check_at_least, pick_device, progress_bar, run
 from vae import VAE
 from world.caption_reader import facts_told
@@ -76,16 +80,19 @@ from world.scenes import KINDS, draw_rich_scene, frame_extent, pick, render
 WORLD = SHIPPED.parent / "world.pt"
 CAPTIONER = "out/recaption/captioner.pt"
 EXAMPLES = {"describe": "clip.mp4", "expand": '"a ball and a square"', "folder": "clips/"}
+
+# One word for each meaning, to compare what a prompt and a caption say.
 PLAIN_WORDS = {word: plain for plain, words in EVERYDAY.items() for word in words}
-DEPTH = 4  # blocks of the captioner; the video model's own width
+PLAIN_WORDS |= {"stripes": "striped", "dots": "dotted"}
+DEPTH = 4  # blocks of the captioner; they are as wide as the video model's
 DESCRIBED_CLIPS = 3000
 BATCH = 24
 MUON_LR = 0.02
 ADAM_LR = 2e-3
 NO_SHORT = 0.3  # how often a clip comes without its short caption
-LATEST_FRAME = 32  # words stand behind this latent frame, so that their positions are the same for any clip
+WORDS_START = 32  # where words stand in time, in latent frames: behind any clip, however long it is
 DRAWS = 8  # captions drawn to see how sure it is
-WORDS = MAX_WORDS + 1
+ROOM = MAX_WORDS + 1  # words of a full caption, and END
 
 
 class Captioner(nn.Module):
@@ -125,7 +132,7 @@ class Captioner(nn.Module):
         begin = said.new_full((B, 1), len(self.words) + 1)
         parts = [self.short_embedding(short), self.full_embedding(torch.cat([begin, said], 1))]
         S = short.shape[1]
-        positions = grid_positions((S + K + 1, 1, 1)) + torch.tensor([LATEST_FRAME, 0, 0])
+        positions = grid_positions((S + K + 1, 1, 1)) + torch.tensor([WORDS_START, 0, 0])
         if latents is not None:
             parts.insert(0, self.patch_embedding(patchify(latents, self.patch)))
             f, h, w = latents.shape[2:]
@@ -134,11 +141,12 @@ class Captioner(nn.Module):
         x = torch.cat(parts, 1)                                                    # (B, N, D)
         N = x.shape[1]
 
-        # A word of the full caption sees everything before it. What it is of sees itself, and none of it.
+        # A word of the full caption sees everything before it. The clip and the short caption see each other,
+        # and nothing of the full caption.
         token = torch.arange(N, device=x.device)
         visible = (token[None, :] <= token[:, None]) | (token[None, :] < N - K - 1)  # (N, N)
 
-        # Level 0 for all: the modulation is the blocks' own offset.
+        # Level 0 for all: the modulation is the blocks' own offset, one row for all tokens.
         cos, sin = rope(positions.to(x.device), self.config.dit_head_dim)          # (N, head_dim / 2)
         cos = cos.repeat(B, 1)[:, None]                                            # (B N, 1, head_dim / 2)
         sin = sin.repeat(B, 1)[:, None]
@@ -155,20 +163,20 @@ def caption_loss(captioner, latents, short, full):
     logits = captioner(latents, short, full[:, :-1])                               # (B, L, V + 1)
     is_word = full > 0
     lengths = is_word.sum(1)
-    counts = torch.arange(full.shape[1], device=full.device) <= lengths[:, None]   # the first 0 is END
+    is_scored = torch.arange(full.shape[1], device=full.device) <= lengths[:, None]  # the first 0 is END
     losses = F.cross_entropy(logits.transpose(1, 2), full, reduction="none")       # (B, L)
-    return losses[counts].mean()
+    return losses[is_scored].mean()
 
 
 @torch.no_grad()
 def write_captions(captioner, latents, short, temperature=0.0, generator=None):
     """Full captions, word by word → a list of B strings.
 
-    temperature 0 takes the likeliest word each time; 1 draws each as often as the network expects it. Each
-    word is computed with all those before it once more, which a cache of keys and values would save."""
+    temperature 0 takes the likeliest word each time; 1 draws each as often as the network expects it. For
+    each word all those before it are computed once more, which a cache of keys and values would save."""
     said = short[:, :0]
     ended = torch.zeros(len(short), dtype=torch.bool, device=short.device)
-    while said.shape[1] < WORDS and not ended.all():
+    while said.shape[1] < ROOM - 1 and not ended.all():
         logits = captioner(latents, short, said)[:, -1]                            # (B, V + 1)
         if temperature > 0:
             chances = (logits / temperature).softmax(-1)
@@ -181,22 +189,29 @@ def write_captions(captioner, latents, short, temperature=0.0, generator=None):
     return [" ".join(captioner.words[i - 1] for i in row if i > 0) for row in said.tolist()]
 
 
+def ids_of(captioner, captions, room):
+    """Captions → word ids (B, room) on the captioner's device, 0 after the last word."""
+    ids = encode_prompts(captions, captioner.words, room)
+    return ids.to(captioner.word_linear.weight.device)
+
+
 def draw_scenes(config, count, seed, held_out=""):
-    """Scenes of the world and what is to be told of each → {frames: [(scene, choose)]}. choose: which facts
-    a clip of so many frames shows."""
+    """Scenes of the world → {frames: [(scene, choose), ...]}. choose: what a caption of so many frames tells,
+    `facts` or facts_of_image."""
     rng = np.random.default_rng(seed)
     lengths = sorted({1, *clip_shapes(config)[0]})
-    drawn = {}
+    if held_out == "events":
+        lengths = lengths[-1:]
+    by_frames = {}
     for i in range(count):
-        frames = lengths[i % len(lengths)] if not held_out else max(lengths)
+        frames = lengths[i % len(lengths)]
         seconds = (frames - 1) / config.fps
-        kinds = [kind for kind in KINDS if KINDS[kind] <= seconds] if frames > 1 else ["move"]
-        kind = "turn" if held_out == "events" else pick(rng, kinds)
-        scene = draw_rich_scene(
-            rng, kind, frame_extent(config.height, config.width), seconds, held_out=held_out
-        )
-        drawn.setdefault(frames, []).append((scene, facts_of_image if frames == 1 else facts))
-    return drawn
+        possible = [kind for kind in KINDS if KINDS[kind] <= seconds]
+        kind = "turn" if held_out == "events" else pick(rng, possible)
+        extent = frame_extent(config.height, config.width)
+        scene = draw_rich_scene(rng, kind, extent, seconds, held_out=held_out)
+        by_frames.setdefault(frames, []).append((scene, facts_of_image if frames == 1 else facts))
+    return by_frames
 
 
 @torch.no_grad()
@@ -206,20 +221,51 @@ def encode_clips(vae, latent_scale, clips):
     return mean * latent_scale
 
 
-def encode_scenes(model, scenes, frames):
+def encode_scenes(vae, latent_scale, config, scenes, frames):
     """Scenes → latents (n, Z, f, h, w)."""
-    config = model.config
     latents = []
     for first in range(0, len(scenes), BATCH):
         group = scenes[first : first + BATCH]
         clips = [render(scene, frames, config.height, config.width, config.fps) for scene in group]
-        latents.append(encode_clips(model.vae, model.latent_scale, np.stack(clips)))
+        latents.append(encode_clips(vae, latent_scale, np.stack(clips)))
     return torch.cat(latents)
 
 
-def train_captioner(model, steps, path, seed=0):
-    """Trains a captioner on DESCRIBED_CLIPS clips of the world, seen through a video model's VAE, and writes
-    it with that VAE into one file."""
+def describe_scenes(model, seed):
+    """What the captioner learns from, DESCRIBED_CLIPS clips with their full captions
+    → {frames: (what draw_scenes has drawn, captions, latents)}."""
+    rng = np.random.default_rng((seed, 1))
+    described = {}
+    for frames, drawn in draw_scenes(model.config, DESCRIBED_CLIPS, seed).items():
+        captions = [describe_fully(scene, rng, choose) for scene, choose in drawn]
+        scenes = [scene for scene, _ in drawn]
+        latents = encode_scenes(model.vae, model.latent_scale, model.config, scenes, frames)
+        described[frames] = (drawn, captions, latents)
+    return described
+
+
+def draw_batch(captioner, described, rng, with_clip):
+    """Clips of one length, or none → latents (B, Z, f, h, w) or None, short (B, S), full (B, L)."""
+    # Without a clip the network is an expander of prompts for videos, and tells how things move.
+    lengths = [frames for frames in described if with_clip or frames > 1]
+    drawn, captions, latents = described[pick(rng, lengths)]
+    chosen = rng.integers(len(drawn), size=BATCH)
+
+    # Short captions cost nothing, so each is drawn anew.
+    short = []
+    for i in chosen:
+        scene, choose = drawn[i]
+        is_left_out = with_clip and rng.random() < NO_SHORT
+        short.append("" if is_left_out else describe_briefly(scene, rng, choose))
+    return (
+        latents[chosen] if with_clip else None,
+        ids_of(captioner, short, MAX_BRIEF_WORDS),
+        ids_of(captioner, [captions[i] for i in chosen], ROOM),
+    )
+
+
+def train_captioner(model, steps, seed=0):
+    """Trains a captioner on described clips of the world, seen through a video model's VAE → Captioner."""
     config = model.config
     torch.manual_seed(seed)
     captioner = Captioner(config, rich_vocab()).to(model.latent_scale.device)
@@ -227,63 +273,42 @@ def train_captioner(model, steps, path, seed=0):
     qkv = [block.qkv.weight for block in captioner.blocks]
     optimizers = train.make_optimizers(captioner, matrices, MUON_LR, ADAM_LR, three_in_one=qkv)
 
-    # Each clip has one full description. Short captions cost nothing, so each is drawn anew.
-    rng = np.random.default_rng(seed)
-    described = {}
-    for frames, drawn in draw_scenes(config, DESCRIBED_CLIPS, seed=seed).items():
-        scenes = [scene for scene, _ in drawn]
-        captions = [describe_fully(scene, rng, choose) for scene, choose in drawn]
-        described[frames] = (drawn, captions, encode_scenes(model, scenes, frames))
-
+    described = describe_scenes(model, seed)
+    rng = np.random.default_rng((seed, 2))
     recent = collections.deque(maxlen=100)
     bar = progress_bar(range(steps), desc="captioner", unit="step")
     for step in bar:
-        loss = 0.0
+        # Half of each step looks at clips, half expands prompts.
         for with_clip in (True, False):
-            frames = pick(rng, list(described))
-            drawn, captions, latents = described[frames]
-            chosen = rng.integers(len(drawn), size=BATCH)
-            short = [describe_briefly(*drawn[i][:1], rng, drawn[i][1]) for i in chosen]
-            if with_clip:
-                short = ["" if rng.random() < NO_SHORT else caption for caption in short]
-            batch = latents[chosen] if with_clip else None
+            batch = draw_batch(captioner, described, rng, with_clip)
             with autocast(config.precision, model.latent_scale.device):
-                of_batch = caption_loss(
-                    captioner, batch, ids_of(captioner, short, MAX_BRIEF_WORDS),
-                    ids_of(captioner, [captions[i] for i in chosen], WORDS),
-                )
-            of_batch.backward()
-            loss += of_batch.item() / 2
+                loss = caption_loss(captioner, *batch)
+            loss.backward()
             if with_clip:
-                recent.append(of_batch.item())
+                recent.append(loss.item())
         nn.utils.clip_grad_norm_(captioner.parameters(), 1.0)
         for optimizer, peak in zip(optimizers, (MUON_LR, ADAM_LR), strict=True):
-            lr = train.learning_rate(step, peak, steps, warmup_steps=20, decay_share=0.7)
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = train.learning_rate(step, peak, steps, warmup_steps=20, decay_share=0.7)
             optimizer.step()
             optimizer.zero_grad()
         bar.set_postfix_str(f"loss with a clip {np.mean(recent):.3f}", refresh=False)
+    return captioner.eval()
 
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+
+def save_captioner(path, captioner, model):
+    """Writes a captioner and the VAE whose latents it reads into one file."""
     save_checkpoint(path, {
-        "config": asdict(config),
+        "config": asdict(captioner.config),
         "words": captioner.words,
         "captioner": captioner.state_dict(),
         "vae": model.vae.state_dict(),
         "latent_scale": model.latent_scale,
     })
-    return captioner
-
-
-def ids_of(captioner, captions, room):
-    """Captions → word ids (B, room) on the captioner's device, 0 behind the last word."""
-    ids = encode_prompts(captions, captioner.words, room)
-    return ids.to(captioner.word_linear.weight.device)
 
 
 def load_captioner(path, device="cpu"):
-    """The file of train_captioner → captioner, its VAE, the latents' scale. Raises BadInput."""
+    """The file of save_captioner → captioner, its VAE, the latents' scale. Raises BadInput."""
     saved = read_file(path)
     needed = {"config", "words", "captioner", "vae", "latent_scale"}
     if not isinstance(saved, dict) or not saved.keys() >= needed:
@@ -297,72 +322,82 @@ def load_captioner(path, device="cpu"):
 
 
 def score(captioner, vae, latent_scale, clips, seed=10_000, held_out=""):
-    """Captions of new clips, fact by fact → {kind of fact: (right, told wrongly, true)}, counts.
+    """Captions of new clips, fact by fact → {kind of fact: (right, asked)}, counts.
 
-    A fact is right if the caption tells it and it is true. Of places (left of, above) a full caption need not
-    tell all, so a place that is not told does not count as one that is true."""
+    A fact is right if it is true and the caption tells it. It is asked if it is true; but of places (left of,
+    above) a full caption need not tell all, so those are asked that the caption tells."""
     config = captioner.config
-    model = Model(config, captioner.words, latent_scale, vae=vae, dit=None)
-    counts = collections.defaultdict(lambda: [0, 0, 0])
+    counts = collections.defaultdict(lambda: [0, 0])
     for frames, drawn in draw_scenes(config, clips, seed, held_out).items():
-        latents = encode_scenes(model, [scene for scene, _ in drawn], frames)
+        latents = encode_scenes(vae, latent_scale, config, [scene for scene, _ in drawn], frames)
         for first in range(0, len(drawn), BATCH):
             batch = latents[first : first + BATCH]
-            empty = ids_of(captioner, [""] * len(batch), MAX_BRIEF_WORDS)
-            captions = write_captions(captioner, batch, empty)
+            no_short = ids_of(captioner, [""] * len(batch), MAX_BRIEF_WORDS)
+            captions = write_captions(captioner, batch, no_short)
             for (scene, choose), caption in zip(drawn[first : first + BATCH], captions, strict=True):
                 count_facts(counts, set(choose(scene)), facts_told(caption))
     return dict(counts)
 
 
 def count_facts(counts, true, told):
-    """Adds one caption's facts to score's counts."""
-    # Nothing is true of an image's camera, and a caption that says nothing of it is right.
-    told = {fact for fact in told if fact[0] != "camera" or ("camera", "is") in {f[:2] for f in true}}
+    """Adds one caption's facts to score's counts; "all" counts captions without any mistake."""
+    # A caption that says nothing of the camera tells that it stands still, and so it does in an image.
+    shows_camera = any(subject == "camera" for subject, _, _ in true)
+    if not shows_camera:
+        told = told - {("camera", "is", "still")}
     for fact in true | told:
         subject, relation, _ = fact
         kind = subject if subject in ("ground", "camera", "cut to") else relation
-        is_place = relation in RELATIONS
-        counts[kind][0] += fact in true and fact in told
-        counts[kind][1] += fact in told and fact not in true
-        counts[kind][2] += fact in true and (fact in told or not is_place)
+        is_asked = fact in told if relation in RELATIONS else fact in true
+        if is_asked:
+            counts[kind][0] += fact in true and fact in told
+            counts[kind][1] += 1
+    needed = {fact for fact in true if fact[1] not in RELATIONS}
+    counts["all"][0] += needed <= told <= true
+    counts["all"][1] += 1
 
 
 def print_score(title, counts):
-    print(f"{title:24}    right  of true   told wrongly")
-    for kind, (right, wrong, true) in sorted(counts.items()):
-        low, high = interval(right / max(1, true), max(1, true))
-        print(f"{kind:24} {right / max(1, true):8.1%} of {true:5}   {wrong:6}   ({low:.1%} to {high:.1%})")
+    print(f"{title:16} {'right':>8}")
+    for kind, (right, asked) in sorted(counts.items()):
+        low, high = interval(right / asked, asked)
+        print(f"{kind:16} {right / asked:8.1%} of {asked}, 95 % interval {low:.1%} to {high:.1%}")
 
 
 def how_sure(captioner, latents, short, caption, seed=0):
     """For each fact of one clip's caption, the share of DRAWS captions drawn at random that tell it too."""
     generator = torch.Generator(device=short.device).manual_seed(seed)
-    several = None if latents is None else latents.expand(DRAWS, -1, -1, -1, -1)
-    drawn = write_captions(captioner, several, short.expand(DRAWS, -1), temperature=1.0, generator=generator)
-    facts_drawn = [facts_told(other) for other in drawn]
+    copies = None if latents is None else latents.expand(DRAWS, -1, -1, -1, -1)
+    draws = write_captions(captioner, copies, short.expand(DRAWS, -1), temperature=1.0, generator=generator)
+    facts_drawn = [facts_told(other) for other in draws]
     return {fact: np.mean([fact in other for other in facts_drawn]) for fact in sorted(facts_told(caption))}
 
 
 def expand(captioner, prompt, seed=0):
     """A short prompt → a full caption that keeps what it says and invents the rest.
 
-    Of DRAWS captions drawn at random it takes one that keeps every word of the prompt that tells something,
-    or the one that keeps most."""
+    Of DRAWS captions drawn at random, the one that has most of the prompt's words that tell something (a ball
+    being a circle). Raises BadInput for a prompt without such a word, or of more than MAX_BRIEF_WORDS."""
+    check_words([prompt], captioner.words, rich_telling_words())
     short = ids_of(captioner, [prompt], MAX_BRIEF_WORDS)
     generator = torch.Generator(device=short.device).manual_seed(seed)
-    drawn = write_captions(captioner, None, short.expand(DRAWS, -1), temperature=1.0, generator=generator)
-    telling = set(rich_telling_words())
-    asked = {PLAIN_WORDS.get(word, word) for word in split_words(prompt) if word in telling}
-
-    def lost(caption):
-        return len(asked - set(split_words(caption)))
-
-    return min(drawn, key=lost)
+    draws = write_captions(captioner, None, short.expand(DRAWS, -1), temperature=1.0, generator=generator)
+    asked = telling_counts(prompt)
+    return min(draws, key=lambda caption: (asked - telling_counts(caption)).total())
 
 
-def describe(captioner, vae, latent_scale, path, short=""):
-    """A clip's or a picture's file → its caption, {fact: how sure}. Raises BadInput for what is no clip."""
+def telling_counts(caption):
+    """How often a caption says each word that tells something, in plain words → Counter.
+
+    "left of" is left out: the same place can be told from the other side."""
+    words = split_words(re.sub(r"\b(left|right) of\b", "", caption.lower()))
+    telling = {PLAIN_WORDS.get(word, word) for word in rich_telling_words()}
+    plain = [PLAIN_WORDS.get(word, word) for word in words]
+    return collections.Counter(word for word in plain if word in telling)
+
+
+def look_at(captioner, vae, latent_scale, path, short=""):
+    """A clip's or a picture's file → latents (1, Z, f, h, w), short (1, S), its caption. Raises BadInput."""
     config = captioner.config
     clip = open_clip(path, config)
     frames = min(len(clip), config.frames)
@@ -370,13 +405,13 @@ def describe(captioner, vae, latent_scale, path, short=""):
     latents = encode_clips(vae, latent_scale, clip[None, :frames])
     ids = ids_of(captioner, [short], MAX_BRIEF_WORDS)
     [caption] = write_captions(captioner, latents, ids)
-    return caption, how_sure(captioner, latents, ids, caption)
+    return latents, ids, caption
 
 
 def describe_folder(captioner, vae, latent_scale, folder):
     """Writes x.recaption.txt beside every x.mp4 that has none yet → how many, and {clip: why not}.
 
-    Interrupted, it goes on where it was: each file is written in one go."""
+    Interrupted, it goes on where it was: each file appears when it is whole."""
     source = Folder(folder)
     unusable = {}
     written = 0
@@ -386,7 +421,7 @@ def describe_folder(captioner, vae, latent_scale, folder):
             continue
         try:
             short = " ".join(split_words(source.caption(clip) or "")[:MAX_BRIEF_WORDS])
-            caption, _ = describe(captioner, vae, latent_scale, clip, short)
+            _, _, caption = look_at(captioner, vae, latent_scale, clip, short)
         except (BadInput, OSError, UnicodeDecodeError) as error:
             unusable[clip] = error
             continue
@@ -415,32 +450,33 @@ def make_parser():
 def main():
     args = make_parser().parse_args()
     check_at_least(args, steps=1, clips=1, seed=0)
-    needs_input = args.what in ("describe", "expand", "folder")
-    if needs_input and not args.input:
-        raise BadInput(f"{args.what}: expected what to {args.what}, for example {EXAMPLES[args.what]}")
+    example = EXAMPLES.get(args.what)
+    if example and not args.input:
+        raise BadInput(f"{args.what}: expected something behind it, for example {args.what} {example}")
     device = pick_device(args.device)
     if args.what == "train":
         model = load_model(args.checkpoint, device)
         if not model.config.scenes:
             expected = "expected a model of the rich world (the knob `scenes`)"
             raise BadInput(f"--checkpoint {args.checkpoint}: {expected}")
-        train_captioner(model, args.steps, args.captioner)
+        Path(args.captioner).parent.mkdir(parents=True, exist_ok=True)
+        save_captioner(args.captioner, train_captioner(model, args.steps), model)
         print(f"{args.captioner} is trained; next: python recaption.py score")
         return
 
-    captioner, vae, latent_scale = load_captioner(args.captioner, device)
+    parts = load_captioner(args.captioner, device)
     if args.what == "score":
-        print_score("new clips", score(captioner, vae, latent_scale, args.clips))
-        print_score("held-out things", score(captioner, vae, latent_scale, args.clips, held_out="thing"))
+        print_score("new clips", score(*parts, args.clips))
+        print_score("held-out things", score(*parts, args.clips, held_out="thing"))
     elif args.what == "describe":
-        caption, sure = describe(captioner, vae, latent_scale, args.input)
+        latents, short, caption = look_at(*parts, args.input)
         print(caption)
-        for fact, share in sure.items():
+        for fact, share in how_sure(parts[0], latents, short, caption).items():
             print(f"  {share:4.0%} sure: {' '.join(fact)}")
     elif args.what == "expand":
-        print(expand(captioner, args.input, args.seed))
+        print(expand(parts[0], args.input, args.seed))
     else:
-        written, unusable = describe_folder(captioner, vae, latent_scale, args.input)
+        written, unusable = describe_folder(*parts, args.input)
         for clip, error in unusable.items():
             print(f"left out {clip}: {error}")
         print(f"{written} captions written")

@@ -4,8 +4,8 @@
     python -m data.pack FOLDER shards/ --short-side 64     scaled down first: decoded many times as fast
 
 Each shard is written under another name and renamed when it is whole, so an interrupted run leaves no half
-shard; the same command then goes on with the first one that is missing. A clip that cannot be read is named
-and left out.
+shard; the same command then goes on with the first one that is missing. A file that cannot be read is named
+and left out; without --short-side no clip is decoded, and a broken one is found in training.
 """
 from config import BadInput
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from data.sources import Folder, add_file
+from data.sources import Folder, Tar, add_file, claim
 from data.video_io import fit_frame
 from utils.cli import Flags, check_at_least, progress_bar, run
 
@@ -25,8 +25,11 @@ QUALITY = "12"
 
 
 def scale_down(path, short_side):
-    """A clip's bytes, its shorter side scaled to short_side pixels if it is longer, at its own frame rate."""
+    """A clip's bytes, scaled down if its shorter side has more than short_side pixels. Every frame keeps its
+    time. Raises ValueError or FFmpegError for what is no video."""
     with av.open(str(path)) as file:
+        if not file.streams.video or not file.streams.video[0].width:
+            raise ValueError("no video in it")
         stream = file.streams.video[0]
         scale = short_side / min(stream.width, stream.height)
         if scale >= 1:
@@ -41,20 +44,26 @@ def scale_down(path, short_side):
             coded.width = width
             coded.height = height
             coded.pix_fmt = "yuv420p"
+            coded.codec_context.time_base = stream.time_base
             for frame in file.decode(stream):
                 picture = fit_frame(frame.to_ndarray(format="rgb24"), height, width)
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-                out.mux(coded.encode(frame))
+                scaled = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                scaled.pts = frame.pts
+                scaled.time_base = stream.time_base
+                out.mux(coded.encode(scaled))
             out.mux(coded.encode())
     return written.getvalue()
 
 
 def pack(folder, out, clips_per_shard=100, short_side=None):
-    """Writes the shards → their paths, how many clips are in them, and the clips left out with the reason."""
+    """Writes the shards → their paths, how many clips are in them, and {clip: why it was left out now}.
+
+    Raises BadInput for a folder without clips, and where `out` holds other shards."""
     source = Folder(folder)
     if not source.clips:
         raise BadInput(f"{folder}: not one clip.mp4 in it")
-    out.mkdir(parents=True, exist_ok=True)
+    names = [clip.name for clip in source.clips]
+    claim(out, {"clips": names, "clips_per_shard": clips_per_shard, "short_side": short_side}, "packed.json")
 
     shards = []
     packed = 0
@@ -64,29 +73,27 @@ def pack(folder, out, clips_per_shard=100, short_side=None):
         clips = source.clips[first : first + clips_per_shard]
         shard = out / f"{number:06d}.tar"
         if not shard.exists():
-            packed += write_shard(shard, source, clips, short_side, left_out)
+            write_shard(shard, source, clips, short_side, left_out)
+        packed += sum(name.endswith(".mp4") for name in Tar(shard).places)
         shards.append(shard)
     return shards, packed, left_out
 
 
 def write_shard(shard, source, clips, short_side, left_out):
-    """Writes clips and captions into one shard → how many clips. What cannot be read goes into left_out."""
+    """Writes clips and captions into one shard. What cannot be read goes into left_out."""
     unfinished = shard.with_suffix(".part")
-    packed = 0
     with tarfile.open(unfinished, "w") as tar:
         for clip in clips:
             try:
                 content = scale_down(clip, short_side) if short_side else clip.read_bytes()
                 caption = source.caption(clip)
-            except (av.FFmpegError, OSError, UnicodeDecodeError, IndexError) as error:
+            except (av.FFmpegError, OSError, ValueError) as error:
                 left_out[clip] = error
                 continue
             add_file(tar, clip.name, content)
             if caption is not None:
                 add_file(tar, clip.with_suffix(".txt").name, caption.encode())
-            packed += 1
     unfinished.replace(shard)
-    return packed
 
 
 def make_parser():
@@ -106,7 +113,7 @@ def main():
     for clip, error in left_out.items():
         print(f"left out {clip}: {error}")
     last = len(shards) - 1
-    print(f"{packed} clips packed into {args.out}; train with:")
+    print(f"{packed} clips are in {args.out}; train with:")
     print(f'  python train.py --data "{args.out.as_posix()}/{{000000..{last:06d}}}.tar"')
 
 

@@ -4,11 +4,12 @@
     python train.py --config FILE --data latents/ --start out/mine/model.pt --vae-steps 0
 
 Decoding clips and encoding them can take longer than a step of the transformer. Both give the same result in
-every epoch but for the random windows, so they may as well be done beforehand. What is kept are whole
+every epoch except for the random windows, so they may as well be done beforehand. What is kept are whole
 batches: batch k of the training run, as the run itself would have made it, packed, with its captions and with
 the choice of frames that are given (the latents of what comes after a gap depend on that choice, see
-Trainer.encode_given). So a run from latents is the run from video, step by step. When it has seen all
-batches, it begins again, with new noise.
+Trainer.encode_given). So a run from latents is the run from video, step by step (features of a text encoder
+are kept in half precision). A run takes dit_steps times batches_per_step batches; where fewer were made, it
+begins with the first again, with new noise.
 
 A folder of latents has shards of WebDataset's layout, a batch in each 00000042.npz, and precomputed.json,
 which says what they were made of.
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 
 import text
-from data.sources import Tar, add_file
+from data.sources import Tar, add_file, claim
 from utils.checkpoint import check_is_trained, load_model
 from utils.cli import (
     Flags,
@@ -40,13 +41,15 @@ from utils.cli import (
 ABOUT = "precomputed.json"
 BATCHES_PER_SHARD = 100
 
-# What a batch does not depend on may be another in training: optimizers, the transformer's own size, where a
-# run is written. All other knobs have to be those of the latents.
+# Knobs that may be others in training than they were here: where the data are and where a run is written; how
+# the VAE was trained, which is told apart by its checkpoint; the transformer, its optimizers and its noise.
+# All other knobs have to be those of the latents.
 FREE = (
-    *("name", "precision", "data", "workers", "vae_batch", "vae_steps", "vae_lr", "vae_kl"),
-    *("dit_width", "dit_depth", "dit_head_dim", "target", "slow_flow", "guidance", "sample_steps"),
-    *("dit_steps", "dit_lr", "lr", "warmup_steps", "lr_decay", "grad_clip", "batches_per_step"),
-    *("ema_decay", "parallel", "recompute", "compile", "save_minutes", "score_prompts"),
+    *("name", "data", "workers", "save_minutes", "score_prompts"),
+    *("vae_batch", "vae_steps", "vae_lr", "vae_kl"),
+    *("dit_width", "dit_depth", "dit_head_dim", "dit_steps", "dit_lr", "lr", "warmup_steps", "lr_decay"),
+    *("grad_clip", "ema_decay", "batches_per_step", "parallel", "recompute", "compile", "precision"),
+    *("target", "slow_flow", "guidance", "sample_steps"),
 )
 
 
@@ -64,7 +67,10 @@ class PrecomputedDataset:
     def __init__(self, config):
         self.config = config
         folder = Path(config.data)
-        self.about = json.loads((folder / ABOUT).read_text())
+        try:
+            self.about = json.loads((folder / ABOUT).read_text())
+        except json.JSONDecodeError as error:
+            raise BadInput(f"data = {config.data!r}: {folder / ABOUT} cannot be read ({error})") from error
         made_with = config_from_dict(self.about["config"], folder / ABOUT)
         for field in fields(Config):
             made, asked = getattr(made_with, field.name), getattr(config, field.name)
@@ -78,7 +84,7 @@ class PrecomputedDataset:
         if count != self.about["batches"]:
             expected = f"expected {self.about['batches']} batches; make them again with the same command"
             raise BadInput(f"data = {config.data!r}: holds {count}, {expected}")
-        self.captions = self.about["captions"]
+        self.captions = dict(enumerate(self.about["captions"]))
 
     def vocab(self):
         return self.about["vocab"]
@@ -113,7 +119,7 @@ def encode_batch(trainer, groups):
         texts = np.array(captions)
         if trainer.config.text_encoder != "vocabulary":
             texts = text.encode_text(captions, [], trainer.config).half().numpy()
-        arrays[f"latents{i}"] = x_0[i].cpu().numpy()
+        arrays[f"latents{i}"] = x_0[i].float().cpu().numpy()
         arrays[f"texts{i}"] = texts
         arrays[f"given{i}"] = (levels[i] == 0).cpu().numpy()
     written = io.BytesIO()
@@ -122,14 +128,28 @@ def encode_batch(trainer, groups):
 
 
 def precompute(config, model, batches, out):
-    """Writes the folder of latents. An interrupted call goes on with the first shard that is missing."""
-    # The Trainer knows how videos become what the transformer is trained on. Both files import this one.
+    """Writes the folder of latents. An interrupted call goes on with the first shard that is missing.
+
+    Raises BadInput where `out` holds latents of other knobs or of another VAE."""
+    # The Trainer knows how videos become what the transformer is trained on. Imported here, since both files
+    # import this one.
     import train
     from data import datasets
 
+    # A few captions as text, to draw pictures for while training.
+    captions = [caption for _, captions, _ in datasets.make_dataset(config)[0] for caption in captions]
+    about = {
+        "config": asdict(config),
+        "batches": batches,
+        "captions": captions,
+        "vocab": model.vocab,
+        "checkpoint": model.checkpoint_path,
+        "checkpoint_hash": model.checkpoint_hash,
+    }
+    claim(out, about, ABOUT)
+
     trainer = train.Trainer(config, model.vocab, model.latent_scale.device)
     trainer.take_weights(model)
-    out.mkdir(parents=True, exist_ok=True)
     with progress_bar(total=batches, desc="batches", unit="batch") as bar:
         for shard in range(-(-batches // BATCHES_PER_SHARD)):
             path = out / f"{shard:06d}.tar"
@@ -138,18 +158,6 @@ def precompute(config, model, batches, out):
             if not path.exists():
                 write_shard(path, trainer, range(first, last))
             bar.update(last - first)
-
-    # A few captions as text, to draw pictures for while training.
-    captions = [caption for _, captions, _ in datasets.make_dataset(config)[0] for caption in captions]
-    about = {
-        "config": asdict(config),
-        "batches": batches,
-        "captions": dict(enumerate(captions)),
-        "vocab": model.vocab,
-        "checkpoint": model.checkpoint_path,
-        "checkpoint_hash": model.checkpoint_hash,
-    }
-    (out / ABOUT).write_text(json.dumps(about, indent=1))
 
 
 def write_shard(path, trainer, numbers):

@@ -16,9 +16,10 @@ from the folder, and a run is resumed exactly; what it needs is a disk that can 
 from config import BadInput
 
 import io
+import json
 import re
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 
 class Folder:
@@ -57,7 +58,7 @@ class Shards:
     def caption(self, clip):
         """The text of its caption, None if it has none. Raises OSError or UnicodeDecodeError."""
         path, name = clip
-        text_name = str(Path(name).with_suffix(".txt"))
+        text_name = str(PurePosixPath(name).with_suffix(".txt"))
         tar = self.tars[path]
         return tar.read(text_name).decode() if text_name in tar.places else None
 
@@ -74,7 +75,7 @@ class Tar:
         self.path = path
         self.places = {}  # name → offset and size in bytes
         try:
-            with tarfile.open(path) as tar:
+            with tarfile.open(path, "r:") as tar:  # not compressed, or the offsets would mean nothing
                 for member in tar:
                     self.places[member.name] = (member.offset_data, member.size)
         except (OSError, tarfile.TarError) as error:
@@ -99,12 +100,33 @@ def shown(clip):
 
 
 def expand_braces(pattern):
-    """'shards/{000008..000010}.tar' → ['shards/000008.tar', 'shards/000009.tar', 'shards/000010.tar']"""
+    """'shards/{000008..000010}.tar' → ['shards/000008.tar', 'shards/000009.tar', 'shards/000010.tar']
+
+    Raises BadInput where the first number is larger than the last."""
     found = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", pattern)
     if not found:
         return [pattern]
     before, first, last, behind = found.groups()
+    if int(first) > int(last):
+        raise BadInput(f"data = {pattern!r}: {first} comes after {last}")
     return [f"{before}{number:0{len(first)}}{behind}" for number in range(int(first), int(last) + 1)]
+
+
+def claim(out, about, name):
+    """Makes a folder for shards and notes in it, as JSON, what they are made of, so that an interrupted call
+    can go on and another one cannot mix its own shards in. Raises BadInput for a folder with other shards."""
+    path = out / name
+    if path.exists():
+        try:
+            differing = json.loads(path.read_text()) != json.loads(json.dumps(about))
+        except json.JSONDecodeError:
+            differing = True
+        if differing:
+            raise BadInput(f"{out}: holds shards made of something else ({path}); choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(about, indent=1))
+    unfinished.replace(path)
 
 
 def add_file(tar, name, content):

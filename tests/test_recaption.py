@@ -1,7 +1,7 @@
 """The captioner: what each word may look at, what it is trained on, and what its commands answer."""
 from config import BadInput, Config
 
-from dataclasses import replace
+import collections
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import torch
 import recaption
 from dit import DiT
 from recaption import Captioner, caption_loss, count_facts, draw_scenes, write_captions
-from utils.checkpoint import Model, save_checkpoint
+from utils.checkpoint import save_checkpoint
 from vae import VAE
 from world.captions import facts, facts_of_image, rich_vocab
 
@@ -92,7 +92,7 @@ def test_greedy_captions_take_the_likeliest_word_each_time(captioner):
         said = torch.tensor([words])
         logits = captioner(latents[row : row + 1], short[row : row + 1], said)[0]
         assert logits.argmax(-1)[: len(words)].tolist() == words
-        assert len(words) == recaption.WORDS or logits[-1].argmax() == 0
+        assert len(words) == recaption.ROOM - 1 or logits[-1].argmax() == 0
 
 
 def test_drawn_captions_follow_their_generator(captioner):
@@ -134,10 +134,29 @@ def test_facts_are_counted_as_right_wrong_and_true():
     true = {("red", "shape", "circle"), ("red", "moves", "left"), ("red", "above", "blue")}
     true.add(("camera", "is", "still"))
     told = {("red", "shape", "square"), ("red", "moves", "left"), ("camera", "is", "still")}
-    counts = {kind: [0, 0, 0] for kind in ("shape", "moves", "above", "camera")}
+    counts = collections.defaultdict(lambda: [0, 0])
     count_facts(counts, true, told)
     # A place need not be told.
-    assert counts == {"shape": [0, 1, 1], "moves": [1, 0, 1], "above": [0, 0, 0], "camera": [1, 0, 1]}
+    assert counts == {"shape": [0, 1], "moves": [1, 1], "camera": [1, 1], "all": [0, 1]}
+    count_facts(counts, true, true - {("red", "above", "blue")} | {("blue", "above", "red")})
+    assert counts == {"shape": [1, 2], "moves": [2, 2], "camera": [2, 2], "above": [0, 1], "all": [0, 2]}
+    count_facts(counts, true, true)
+    assert counts["all"] == [1, 3]
+
+
+def test_an_image_shows_no_camera_and_one_that_pans_is_wrong():
+    true = {("red", "shape", "circle")}
+    counts = collections.defaultdict(lambda: [0, 0])
+    count_facts(counts, true, true | {("camera", "is", "still")})
+    assert counts["all"] == [1, 1]
+    count_facts(counts, true, true | {("camera", "is", "pans left")})
+    assert counts["all"] == [1, 2]
+
+
+def test_what_a_caption_tells_is_counted_in_plain_words():
+    asked = recaption.telling_counts("a big ball left of a little box moving right on stripes")
+    expected = ["large", "circle", "small", "square", "right", "striped"]
+    assert asked == collections.Counter(expected)
 
 
 @pytest.fixture
@@ -165,7 +184,7 @@ def trained(world_model, command, tmp_path, monkeypatch):
     assert out == f"{path} is trained; next: python recaption.py score\n"
 
     # What comes now is nonsense: a few words of it will do.
-    monkeypatch.setattr(recaption, "WORDS", 4)
+    monkeypatch.setattr(recaption, "ROOM", 5)
     monkeypatch.setattr(recaption, "DRAWS", 2)
     return path
 
@@ -212,7 +231,7 @@ def test_of_the_drawn_captions_the_one_that_keeps_the_prompt_is_taken(captioner,
 
 
 @pytest.mark.parametrize("words, answer", [
-    (["describe"], "describe: expected what to describe, for example clip.mp4"),
+    (["describe"], "describe: expected something behind it, for example describe clip.mp4"),
     (["score", "--captioner", "nowhere.pt"], "checkpoint nowhere.pt: cannot be read"),
     (["train", "--checkpoint", "{simple}"], "expected a model of the rich world (the knob `scenes`)"),
     (["score", "--captioner", "{simple}"], "expected a file that `python recaption.py train` has written"),
@@ -228,8 +247,7 @@ def test_bad_input_is_answered_in_one_line(command, checkpoint, words, answer):
 def test_the_captioners_clips_are_encoded_to_variance_one_as_the_video_models_are():
     vae = VAE(CONFIG)
     clips = np.random.default_rng(0).integers(0, 255, (2, 5, 16, 24, 3), dtype=np.uint8)
-    model = Model(replace(CONFIG), WORDS, torch.tensor(3.0), vae=vae, dit=None)
-    latents = recaption.encode_clips(model.vae, model.latent_scale, clips)
+    latents = recaption.encode_clips(vae, torch.tensor(3.0), clips)
     mean, _ = vae.encode(torch.from_numpy(clips).permute(0, 4, 1, 2, 3) / 127.5 - 1)
     torch.testing.assert_close(latents, 3 * mean, atol=1e-5, rtol=0)
 

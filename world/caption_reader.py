@@ -1,7 +1,7 @@
 """A full caption back to the facts that it tells: the inverse of captions.describe_fully.
 
-With it, whatever writes captions can be scored fact by fact, as a model of videos is with the reader of
-pixels. It understands the grammar of FULL in captions.py, each wording of it, and nothing else.
+With it, a network that writes captions can be scored fact by fact. It understands the grammar of FULL in
+captions.py, each wording of it, and nothing else.
 """
 
 import re

@@ -69,6 +69,8 @@ def test_after_the_last_batch_comes_the_first_with_other_levels_and_the_same_giv
 def test_an_interrupted_call_goes_on(latents, monkeypatch):
     monkeypatch.setattr(precompute, "BATCHES_PER_SHARD", 3)
     made, config, model = latents()
+    with pytest.raises(BadInput, match="holds shards made of something else"):
+        precompute.precompute(made, model, batches=8, out=precompute.Path(config.data))
     folder = precompute.Path(config.data)
     whole = (folder / "000001.tar").read_bytes()
     (folder / "000001.tar").unlink()

@@ -79,7 +79,9 @@ def test_an_interrupted_packing_goes_on_and_leaves_no_half_shard(folder, tmp_pat
     monkeypatch.setattr(pack, "add_file", add)
     shards, packed, _ = pack.pack(folder, tmp_path / "out", clips_per_shard=2)
     assert [path.name for path in shards] == ["000000.tar", "000001.tar", "000002.tar"]
-    assert packed == 3
+    assert packed == 5
+    with pytest.raises(BadInput, match="holds shards made of something else"):
+        pack.pack(folder, tmp_path / "out", clips_per_shard=3)
     assert len(Shards(f"{tmp_path}/out/{{000000..000002}}.tar").clips) == 5
 
 
@@ -106,9 +108,23 @@ def test_a_clip_that_is_small_enough_is_packed_as_it_is(folder, tmp_path):
     assert packed.open(packed.clips[0]).read() == (folder / "a.mp4").read_bytes()
 
 
+def test_frames_keep_their_times(folder, tmp_path):
+    pack.pack(folder, tmp_path / "out", short_side=10)
+    packed = Shards(f"{tmp_path}/out/000000.tar")
+
+    def times(file):
+        with av.open(file) as opened:
+            return [frame.time for frame in opened.decode(video=0)]
+
+    for clip in packed.clips[:2]:
+        assert times(packed.open(clip)) == pytest.approx(times(folder / clip[1]), abs=1e-3)
+
+
 def test_braces_count_with_leading_zeros():
     assert expand_braces("s/{008..010}.tar") == ["s/008.tar", "s/009.tar", "s/010.tar"]
     assert expand_braces("s/one.tar") == ["s/one.tar"]
+    with pytest.raises(BadInput, match="10 comes after 08"):
+        expand_braces("s/{10..08}.tar")
 
 
 @pytest.mark.parametrize("content", [None, b"not a tar file"])
