@@ -47,6 +47,8 @@ class Config:
     image_prob: float = 0.0  # share of training clips that are images, videos of one frame
     late_prob: float = 0.0  # share of toy clips that begin in mid-motion; their captions name no direction
     window_prob: float = 0.0  # share of those that are a later window of a long video, behind an early frame
+    brief_share: float = 0.2  # share of the captions of rich scenes that are brief, as people write
+    recaption_share: float = 0.95  # how often a file's caption is x.recaption.txt, where there is one
     fps: float = 12.0  # frames per second
     workers: int = 0  # data-loading processes; 0 draws the batches in the training process
 
@@ -102,6 +104,8 @@ CAN_BE_ZERO = (
     "image_prob",
     "late_prob",
     "window_prob",
+    "brief_share",
+    "recaption_share",
     "workers",
     "vae_kl",
     "vae_steps",
@@ -122,6 +126,8 @@ SHARES = (
     "image_prob",
     "late_prob",
     "window_prob",
+    "brief_share",
+    "recaption_share",
     "slow_flow",
     "prompt_dropout",
     "given_prob",

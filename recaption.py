@@ -396,6 +396,13 @@ def telling_counts(caption):
     return collections.Counter(word for word in plain if word in telling)
 
 
+def recaption(captioner, latents, captions):
+    """Clips' latents (B, Z, f, h, w) and their short captions → full ones. A caption that is too long to be a
+    short one is not read."""
+    short = [caption if len(split_words(caption)) <= MAX_BRIEF_WORDS else "" for caption in captions]
+    return write_captions(captioner, latents, ids_of(captioner, short, MAX_BRIEF_WORDS))
+
+
 def look_at(captioner, vae, latent_scale, path, short=""):
     """A clip's or a picture's file → latents (1, Z, f, h, w), short (1, S), its caption. Raises BadInput."""
     config = captioner.config

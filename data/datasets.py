@@ -7,7 +7,8 @@ a number of tokens and not of clips.
 Real clips have any size, length and frame rate, and lie in a folder or in shards (sources.py). From each we
 take a random window, resample it to the config's frame rate, scale it to cover the training size nearest to
 its own shape, and crop the middle. A file that cannot be used is named once and skipped; a clip without a
-caption is trained without words.
+caption is trained without words. Where x.recaption.txt lies beside x.txt (recaption.py), it takes its place
+most of the time.
 
 Letters
     B       clips of one shape in a batch
@@ -43,9 +44,6 @@ from world.captions import (
 )
 from world.captions import vocab as world_vocab
 from world.scenes import CALM_SECONDS, KINDS, draw_rich_scene, draw_scene, frame_extent, pick, render
-
-# Most captions of the rich world tell everything, as DALL·E 3's do; the others are short, as people write.
-BRIEF_SHARE = 0.2
 
 # How long a late clip's motion has lasted, at most, in seconds: a minute is what we sample.
 LATEST = 60.0
@@ -197,7 +195,8 @@ class WorldDataset(Dataset):
         seconds = (frames - 1) / self.config.fps
         kinds = [kind for kind in self.kinds if KINDS[kind] <= seconds] or ["move"]
         scene = draw_rich_scene(rng, pick(rng, kinds), frame_extent(height, width), seconds)
-        tell = describe_briefly if rng.random() < BRIEF_SHARE else describe_fully
+        # Most captions tell everything, as DALL·E 3's do; the others are brief, as people write.
+        tell = describe_briefly if rng.random() < self.config.brief_share else describe_fully
         caption = tell(scene, rng, facts_of_image if frames == 1 else facts)
         return render(scene, frames, height, width, self.config.fps), caption, 0
 
@@ -251,20 +250,24 @@ class FileDataset(WorldDataset):
         self.unusable = f"data = {config.data!r}: not one clip.mp4 could be read"
 
         self.captions = {}
+        self.recaptions = {}
         without = 0
         for clip in self.source.clips:
             try:
                 caption = self.source.caption(clip)
+                recaption = self.source.caption(clip, ".recaption.txt")
             except (OSError, UnicodeDecodeError) as error:
                 skip(clip, f"its caption cannot be read ({error})")
                 continue
-            without += caption is None
-            self.captions[clip] = " ".join((caption or "").split())
+            without += caption is None and recaption is None
+            self.captions[clip] = " ".join((caption or recaption or "").split())
+            if recaption is not None:
+                self.recaptions[clip] = " ".join(recaption.split())
         if without:
             total = len(self.captions)
             warn(config.data, f"{without} of {total} clips have no caption: trained without words")
 
-        for clip, caption in self.captions.items():
+        for clip, caption in [*self.captions.items(), *self.recaptions.items()]:
             count, unit = text.count_words(caption, config)
             if count > config.max_words:
                 raise BadInput(
@@ -277,7 +280,7 @@ class FileDataset(WorldDataset):
     def vocab(self):
         if self.config.text_encoder != "vocabulary":
             return []
-        return text.build_vocab(self.captions.values())
+        return text.build_vocab([*self.captions.values(), *self.recaptions.values()])
 
     def draw_shape(self, rng):
         """The shape (T, H, W) of the next clip, and its file."""
@@ -320,10 +323,17 @@ class FileDataset(WorldDataset):
                 if self.lasts(candidate, frames):
                     file = self.source.open(candidate)
                     video = read_window(file, frames, height, width, self.config.fps, rng)
-                    return video, self.captions[candidate], 0
+                    return video, self.draw_caption(rng, candidate), 0
             except (av.FFmpegError, ValueError) as error:
                 skip(candidate, error)
         raise BadInput(self.unusable)
+
+
+    def draw_caption(self, rng, clip):
+        """The clip's recaption in recaption_share of all draws, if it has one, else its caption."""
+        if clip in self.recaptions and rng.random() < self.config.recaption_share:
+            return self.recaptions[clip]
+        return self.captions[clip]
 
 
 def make_dataset(config, stage="dit"):

@@ -86,13 +86,14 @@ def write_shard(shard, source, clips, short_side, left_out):
         for clip in clips:
             try:
                 content = scale_down(clip, short_side) if short_side else clip.read_bytes()
-                caption = source.caption(clip)
+                texts = {ending: source.caption(clip, ending) for ending in (".txt", ".recaption.txt")}
             except (av.FFmpegError, OSError, ValueError) as error:
                 left_out[clip] = error
                 continue
             add_file(tar, clip.name, content)
-            if caption is not None:
-                add_file(tar, clip.with_suffix(".txt").name, caption.encode())
+            for ending, caption in texts.items():
+                if caption is not None:
+                    add_file(tar, clip.with_suffix(ending).name, caption.encode())
     unfinished.replace(shard)
 
 

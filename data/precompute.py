@@ -111,6 +111,20 @@ class PrecomputedDataset:
         return groups
 
 
+def recaption_batch(trainer, groups, captioner, share, rng):
+    """Replaces that share of a batch's captions by what a captioner writes, which sees the clip and the
+    caption. → the groups with the new captions."""
+    from recaption import recaption
+
+    recaptioned = []
+    for video, captions, given in groups:
+        written = recaption(captioner, trainer.encode(video), captions)
+        is_kept = rng.random(len(captions)) >= share
+        mixed = [old if keep else new for old, new, keep in zip(captions, written, is_kept, strict=True)]
+        recaptioned.append((video, mixed, given))
+    return recaptioned
+
+
 def encode_batch(trainer, groups):
     """One batch of videos → the bytes of its npz file."""
     x_0, levels, _ = trainer.prepare(groups)
@@ -127,10 +141,11 @@ def encode_batch(trainer, groups):
     return written.getvalue()
 
 
-def precompute(config, model, batches, out):
+def precompute(config, model, batches, out, captioner=None):
     """Writes the folder of latents. An interrupted call goes on with the first shard that is missing.
 
-    Raises BadInput where `out` holds latents of other knobs or of another VAE."""
+    captioner: None, or the one that writes config.recaption_share of the captions; it has to know the latents
+    of the model's VAE. Raises BadInput where `out` holds latents of other knobs or of another VAE."""
     # The Trainer knows how videos become what the transformer is trained on. Imported here, since both files
     # import this one.
     import train
@@ -145,6 +160,7 @@ def precompute(config, model, batches, out):
         "vocab": model.vocab,
         "checkpoint": model.checkpoint_path,
         "checkpoint_hash": model.checkpoint_hash,
+        "is_recaptioned": captioner is not None,
     }
     claim(out, about, ABOUT)
 
@@ -156,11 +172,11 @@ def precompute(config, model, batches, out):
             first = shard * BATCHES_PER_SHARD
             last = min(batches, first + BATCHES_PER_SHARD)
             if not path.exists():
-                write_shard(path, trainer, range(first, last))
+                write_shard(path, trainer, range(first, last), captioner)
             bar.update(last - first)
 
 
-def write_shard(path, trainer, numbers):
+def write_shard(path, trainer, numbers, captioner):
     """Writes the batches of these numbers into one shard."""
     import train
 
@@ -169,6 +185,9 @@ def write_shard(path, trainer, numbers):
     with tarfile.open(unfinished, "w") as tar:
         for number in numbers:
             groups = next(stream)
+            if captioner:
+                rng = np.random.default_rng((trainer.config.seed, number, 1))
+                groups = recaption_batch(trainer, groups, captioner, trainer.config.recaption_share, rng)
             train.seed_batch(trainer.config, number)
             add_file(tar, f"{number:08d}.npz", encode_batch(trainer, groups))
     unfinished.replace(path)
@@ -180,6 +199,7 @@ def make_parser():
     add("--start", required=True, metavar="FILE", help="a checkpoint with the trained VAE")
     add("--out", required=True, type=Path, metavar="FOLDER", help="where the latents go")
     add("--batches", type=int, default=1000, metavar="N", help="how many different batches to make")
+    add("--captioner", metavar="FILE", help="recaption.py's: it writes recaption_share of the captions")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     add_config_flags(parser)
     return parser
@@ -190,7 +210,15 @@ def main():
     check_at_least(args, batches=1)
     model = load_model(args.start, pick_device(args.device))
     check_is_trained(model)
-    precompute(config_from_flags(args), model, args.batches, args.out)
+    captioner = None
+    if args.captioner:
+        from recaption import load_captioner
+
+        captioner, vae, _ = load_captioner(args.captioner, model.latent_scale.device)
+        own = model.vae.state_dict()
+        if any(not torch.allclose(own[name], weights) for name, weights in vae.state_dict().items()):
+            raise BadInput(f"--captioner {args.captioner}: was trained with another VAE than {args.start}'s")
+    precompute(config_from_flags(args), model, args.batches, args.out, captioner)
     words = f"--data {args.out} --vae-steps 0 --start {args.start}"
     print(f"{args.batches} batches in {args.out}; train with {words}")
 

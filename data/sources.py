@@ -32,9 +32,9 @@ class Folder:
             raise BadInput(f"data = {data!r}: {expected}")
         self.clips = sorted(self.folder.glob("*.mp4"))
 
-    def caption(self, clip):
-        """The text of its caption, None if it has none. Raises OSError or UnicodeDecodeError."""
-        path = clip.with_suffix(".txt")
+    def caption(self, clip, ending=".txt"):
+        """The text beside it, None if there is none. Raises OSError or UnicodeDecodeError."""
+        path = clip.with_suffix(ending)
         return path.read_text(encoding="utf-8") if path.exists() else None
 
     def open(self, clip):
@@ -55,10 +55,10 @@ class Shards:
         # In the order that a folder of the same files has, however they are spread over the shards.
         self.clips = sorted(clips, key=lambda clip: Path(clip[1]).name)
 
-    def caption(self, clip):
-        """The text of its caption, None if it has none. Raises OSError or UnicodeDecodeError."""
+    def caption(self, clip, ending=".txt"):
+        """The text beside it, None if there is none. Raises UnicodeDecodeError."""
         path, name = clip
-        text_name = str(PurePosixPath(name).with_suffix(".txt"))
+        text_name = str(PurePosixPath(name).with_suffix(ending))
         tar = self.tars[path]
         return tar.read(text_name).decode() if text_name in tar.places else None
 

@@ -82,7 +82,7 @@ def test_which_numbers_may_be_zero():
 
 
 def test_which_numbers_are_shares():
-    shares = {name for name in NUMBERS if name.endswith("_prob")}
+    shares = {name for name in NUMBERS if name.endswith(("_prob", "_share"))}
     assert set(SHARES) == shares | {"slow_flow", "prompt_dropout", "lr_decay", "ema_decay"}
 
 

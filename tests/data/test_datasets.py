@@ -19,6 +19,7 @@ from data import datasets
 from data.datasets import FileDataset, WorldDataset, make_dataset, stream_batches
 from data.video_io import write_clip
 from world import captions
+from world.caption_reader import words_without_meaning
 from world.reader import read
 from world.scene_reader import read_facts
 from world.scenes import CALM_SECONDS, DIRECTIONS, SPEEDS, Scene, Thing, frame_extent, render, simulate
@@ -717,3 +718,25 @@ def test_a_caption_of_too_many_words_is_refused_with_its_numbers(tmp_path):
     with pytest.raises(BadInput, match="clip.mp4: its caption has 6 words; max_words = 5"):
         make_dataset(config)
     make_dataset(replace(config, max_words=6))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_recaption_takes_the_captions_place_in_its_share_of_draws(folder, tmp_path, share):
+    for name in ("high.mp4", "high.txt", "wide.mp4"):
+        shutil.copy(folder / name, tmp_path)
+    (tmp_path / "high.recaption.txt").write_text("a grey wall that grows brighter\n")
+    source = make_dataset(replace(CONFIG, data=str(tmp_path), recaption_share=share))
+    assert {"brighter", "clip"} <= set(source.vocab())
+    rng = np.random.default_rng(0)
+    drawn = [source.draw_caption(rng, tmp_path / "high.mp4") for _ in range(300)]
+    assert drawn.count("a grey wall that grows brighter") / 300 == pytest.approx(share, abs=0.08)
+    assert source.draw_caption(rng, tmp_path / "wide.mp4") == ""
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_brief_share_is_the_share_of_captions_of_rich_scenes_that_are_brief(share):
+    config = replace(CONFIG, scenes="move", max_words=32, brief_share=share)
+    captions = [caption for _, caption, _ in draw_clips(config, 150, 5)]
+    # A brief one that happens to be understood as a full one is rare.
+    is_full = [words_without_meaning(caption) == "" and "a " in caption for caption in captions]
+    assert 1 - np.mean(is_full) == pytest.approx(share, abs=0.12)

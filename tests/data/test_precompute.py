@@ -5,9 +5,11 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+import recaption
 import train
 from data import precompute
 from data.datasets import make_dataset
@@ -124,3 +126,15 @@ def test_every_knob_that_is_free_is_one():
     assert set(precompute.FREE) <= knobs
     of_the_batches = knobs - set(precompute.FREE)
     assert {"seed", "dit_tokens", "text_encoder", "max_words", "given_prob", "sizes"} <= of_the_batches
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_captioner_writes_its_share_of_the_captions(latents, monkeypatch, share):
+    monkeypatch.setattr(recaption, "recaption", lambda captioner, latents, captions: ["new"] * len(captions))
+    made, _, model = latents(recaption_share=share)
+    trainer = train.Trainer(made, model.vocab, "cpu")
+    video = torch.zeros(400, 3, 5, 8, 16)
+    rng = np.random.default_rng(0)
+    [(_, captions, _)] = precompute.recaption_batch(trainer, [(video, 400 * ["old"], None)], None, share, rng)
+    assert captions.count("new") / 400 == pytest.approx(share, abs=0.08)
+    assert set(captions) <= {"new", "old"}
