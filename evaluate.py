@@ -4,6 +4,7 @@
     python evaluate.py --modes               every mode of sample.py
     python evaluate.py --minute 60           long videos, second by second
     python evaluate.py --world               a model of the rich world (the knob `scenes`), ability by ability
+    python evaluate.py --unseen-words        prompts in words that no caption of its training had
 
 The toy world can be read back exactly, so a score says *what* is wrong. The reader's own score on clips
 rendered by the world is the ceiling for any model. FID or FVD would need a pretrained network and would not
@@ -55,6 +56,14 @@ from world.scenes import (
     render,
 )
 from world.twins import TWINS, draw_twins
+
+# Other words for those of the simple world's captions.
+UNSEEN_WORDS = {
+    "red": "crimson", "green": "emerald", "blue": "azure", "yellow": "golden", "purple": "violet",
+    "white": "ivory", "circle": "disc", "square": "box", "triangle": "pyramid", "moving": "drifting",
+    "left": "leftwards", "right": "rightwards", "up": "upwards", "down": "downwards",
+    "slowly": "gradually", "quickly": "rapidly",
+}
 
 NEAR = 2.0  # pixels of 32: a path that stays this near to the world's own is right
 SAME_DIRECTION = 0.7  # cosine of the angle between two velocities, above which they point the same way
@@ -133,6 +142,25 @@ def prompt_following(model, pool, prompts, seed, **sampling):
     _, T, H, W, _ = truth.shape
     videos = generate(model, captions, T, H, W, seed=seed, **sampling)
     return attribute_shares(videos, combinations, model.config.fps)
+
+
+def reword(caption):
+    """'a red circle moving left slowly' → 'a crimson disc drifting leftwards gradually'."""
+    return " ".join(UNSEEN_WORDS.get(word, word) for word in caption.split())
+
+
+def unseen_words(model, prompts=256, seed=10_000, **sampling):
+    """The shares of videos that show what was asked in words that no training caption has; prints them.
+
+    A vocabulary leaves such words out; a pretrained text encoder (text.py) knows what they mean."""
+    combinations, captions, truth = usual_clips(model.config, SEEN, prompts, seed)
+    _, T, H, W, _ = truth.shape
+    reworded = [reword(caption) for caption in captions]
+    videos = generate(model, reworded, T, H, W, seed=seed, **sampling)
+    shares = attribute_shares(videos, combinations, model.config.fps)
+    told = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+    print(f"{prompts} prompts such as {reworded[0]!r}: {told}")
+    return {"unseen_words": shares, "prompts": prompts}
 
 
 def score(model, prompts=256, seed=10_000, **sampling):
@@ -731,6 +759,8 @@ def add_flags(parser):
     instead.add_argument("--minute", type=int, metavar="SECONDS", help="score long videos instead")
     world_help = "score the abilities of a model of the rich world instead"
     instead.add_argument("--world", action="store_true", help=world_help)
+    words_help = "score prompts in words that no training caption has instead"
+    instead.add_argument("--unseen-words", action="store_true", help=words_help)
     add("--json", action="store_true", help="end with the report as one line of JSON")
 
 
@@ -742,7 +772,8 @@ def main():
 
     model = load_model(args.checkpoint, pick_device(args.device))
     check_is_trained(model)
-    if model.config.data != "world":
+    # The knob `scenes` also tells of a model that was trained on the world's clips as latents.
+    if model.config.data != "world" and not model.config.scenes:
         what = f"trained on {model.config.data!r}; only the toy world's videos can be read"
         raise BadInput(f"checkpoint {model.checkpoint_path}: {what}")
     print(f"model: {describe_model(model)}", flush=True)
@@ -752,7 +783,9 @@ def main():
         raise BadInput(f"checkpoint {model.checkpoint_path}: {what}")
 
     sampling = {"steps": args.steps, "guidance": args.guidance, "eta": 1.0 if args.sampler == "ddpm" else 0.0}
-    if args.modes:
+    if args.unseen_words:
+        report = unseen_words(model, args.prompts, **sampling)
+    elif args.modes:
         report = modes(model, args.prompts, **sampling)
     elif args.minute:
         report = minute(model, args.prompts, args.minute, **sampling)

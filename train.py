@@ -710,7 +710,7 @@ def finish(trainer, folder):
     # Only the toy world has a reader that can tell what a video shows.
     checkpoint = shlex.quote((folder / "model.pt").as_posix())
     commands = [f'python sample.py --checkpoint {checkpoint} --prompt "..."']
-    is_world = trainer.config.data == "world"
+    is_world = trainer.config.data == "world" or bool(trainer.config.scenes)
     if is_world:
         world_flag = " --world" if trainer.config.scenes else ""
         commands.append(f"python evaluate.py --checkpoint {checkpoint}{world_flag}")
@@ -722,7 +722,7 @@ def finish(trainer, folder):
         with catch_stop_signals(exit_at_once):
             save_checkpoint(folder / "slim.pt", slim_checkpoint(state))
             model = load_model(folder / "slim.pt", trainer.device)
-            if is_world and trainer.config.scenes:
+            if trainer.config.scenes:
                 evaluate.world(model, trainer.config.score_prompts)
             elif is_world:
                 print(evaluate.format_table(evaluate.score(model, trainer.config.score_prompts)))

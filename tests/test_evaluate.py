@@ -18,6 +18,7 @@ import evaluate
 from data.video_io import film_strip, to_float
 from utils.checkpoint import SHIPPED, describe_model, load_model
 from world import reader
+from world.captions import vocab as captions_vocab
 from world.reader import ATTRIBUTES, read
 from world.scenes import COMBINATIONS, HELD_OUT, SEEN, Scene, Thing, draw_rich_scene, draw_scene, render
 
@@ -1051,3 +1052,27 @@ def test_the_modes_of_a_model_of_the_rich_world_are_scored_at_its_size():
     _, _, videos = scorer.clips(SEEN, 0, 5)
     assert videos.shape == (2, 5, 64, 64, 3)
     assert scorer.near == 4
+
+
+def test_every_word_of_the_simple_world_but_a_has_another_that_no_caption_has():
+    words = set(captions_vocab()) - {"a", "and"}
+    assert set(evaluate.UNSEEN_WORDS) == words
+    assert not set(evaluate.UNSEEN_WORDS.values()) & words
+    assert evaluate.reword("a red circle moving left slowly") == "a crimson disc drifting leftwards gradually"
+
+
+def test_prompts_in_unseen_words_are_scored_by_what_they_mean(command, checkpoint, monkeypatch):
+    asked = []
+
+    def generate(model, prompts, T, H, W, **sampling):
+        asked.extend(prompts)
+        _, captions, truth = evaluate.usual_clips(model.config, evaluate.SEEN, len(prompts), 10_000)
+        assert [evaluate.reword(caption) for caption in captions] == prompts
+        return truth
+
+    monkeypatch.setattr(evaluate, "generate", generate)
+    monkeypatch.setattr(evaluate, "read", lambda video, fps: dict.fromkeys(evaluate.ATTRIBUTES, "red"))
+    code, out, err = command(evaluate, "--checkpoint", checkpoint, "--unseen-words", "--prompts", 6)
+    assert code == 0, err
+    assert len(asked) == 6
+    assert "all 0.0%, shape 0.0%, colour " in out
