@@ -53,6 +53,7 @@ class Config:
     workers: int = 0  # data-loading processes; 0 draws the batches in the training process
 
     # text.py
+    captioner: str = ""  # recaption.py's file that writes the captions, and expands the prompts of samples
     text_encoder: str = "vocabulary"  # or the folder of a pretrained one (Hugging Face: T5, CLIP, MiniLM ...)
     max_words: int = 8  # the longest prompt, in words, or in tokens of the text encoder
 

@@ -377,8 +377,11 @@ def expand(captioner, prompt, seed=0):
     """A short prompt → a full caption that keeps what it says and invents the rest.
 
     Of DRAWS captions drawn at random, the one that has most of the prompt's words that tell something (a ball
-    being a circle). Raises BadInput for a prompt without such a word, or of more than MAX_BRIEF_WORDS."""
+    being a circle). A prompt of more than MAX_BRIEF_WORDS words is left as it is. Raises BadInput for one
+    without a word that tells something."""
     check_words([prompt], captioner.words, rich_telling_words())
+    if len(split_words(prompt)) > MAX_BRIEF_WORDS:
+        return prompt
     short = ids_of(captioner, [prompt], MAX_BRIEF_WORDS)
     generator = torch.Generator(device=short.device).manual_seed(seed)
     draws = write_captions(captioner, None, short.expand(DRAWS, -1), temperature=1.0, generator=generator)

@@ -383,6 +383,8 @@ def add_flags(parser):
     add_model_flags(group)
     seed_help = "the first prompt's; the next one's is one more"
     group.add_argument("--seed", type=int, default=0, metavar="N", help=seed_help)
+    expand_help = "a model trained on recaptions takes the prompts as they are, and not expanded"
+    group.add_argument("--no-expand", action="store_true", help=expand_help)
 
     add = parser.add_argument_group("Safety").add_argument
     add("--keys", metavar="FOLDER", help="cert.pem and key.pem to sign with (default: ~/.config/sora-small)")
@@ -612,6 +614,18 @@ def planned_frames(args, config, clips, frames):
     return frames
 
 
+def expand_prompts(captioner, prompts, seed, model):
+    """Prompts → what the captioner makes of them, one line on stdout each; empty ones stay empty."""
+    from recaption import expand, load_captioner
+
+    network, _, _ = load_captioner(captioner, model.latent_scale.device)
+    expanded = []
+    for i, prompt in enumerate(prompts):
+        expanded.append(expand(network, prompt, seed=(seed + i) % SEEDS) if prompt else "")
+        print(f"{prompt!r} is expanded to {expanded[-1]!r} (--no-expand takes it as it is)")
+    return expanded
+
+
 def write_video(path, video, fps, zoom, note, caption):
     """data.video_io.write_clip, with one clear line for a full disk or the like. Raises BadInput."""
     try:
@@ -673,6 +687,11 @@ def main():
     if args.unsafe_skip_checks:
         provenance.log_skip(all_prompts, Path(args.out).parent)
 
+    # A model that was trained on recaptions is used to long ones. What is given tells the rest by itself.
+    asked = prompts
+    if config.captioner and not args.no_expand and not clips:
+        prompts = expand_prompts(config.captioner, prompts, args.seed, model)
+
     videos = make_videos(args, model, prompts, clips, frames, height, width)
 
     # Every frame of every video is looked at before the first is written.
@@ -680,7 +699,8 @@ def main():
         safety_frames.check_frames(videos, config.fps)
     for i, (prompt, video) in enumerate(zip(prompts, videos, strict=True)):
         path = output_path(args, i, len(videos))
-        note = f"{prompt} | seed {(args.seed + i) % SEEDS} | checkpoint {model.checkpoint_hash}"
+        told = prompt if prompt == asked[i] else f"{asked[i]}, expanded to: {prompt}"
+        note = f"{told} | seed {(args.seed + i) % SEEDS} | checkpoint {model.checkpoint_hash}"
         write_video(path, video, config.fps, args.zoom, note, prompt)
         signature = provenance.sign(path, signer, model.checkpoint_hash, prompt, bool(clips))
         made = f"{path}: {len(video)} frames of {height}x{width} from {model.checkpoint_path}"

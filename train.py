@@ -630,6 +630,9 @@ def new_trainer(args, device):
     """The Trainer of a new run, with random weights or with those of --start."""
     config = config_from_flags(args)
     distributed.check_batches(config.batches_per_step)
+    if config.captioner and config.data == "world":
+        expected = "expected --data with latents: the world's captions are written by data.precompute"
+        raise BadInput(f"captioner = {config.captioner!r}: {expected}")
 
     # Without a usable clip, or with captions that are too long, stop here, before anything is written.
     dataset = datasets.make_dataset(config)

@@ -125,6 +125,19 @@ def recaption_batch(trainer, groups, captioner, share, rng):
     return recaptioned
 
 
+def open_captioner(config, model):
+    """config.captioner → the network. Raises BadInput for one that knows another VAE's latents."""
+    from recaption import load_captioner
+
+    captioner, vae, _ = load_captioner(config.captioner, model.latent_scale.device)
+    own = model.vae.state_dict()
+    for name, weights in vae.state_dict().items():
+        if name not in own or own[name].shape != weights.shape or not torch.allclose(own[name], weights):
+            expected = f"expected one that was trained with the VAE of {model.checkpoint_path}"
+            raise BadInput(f"captioner = {config.captioner!r}: {expected}")
+    return captioner
+
+
 def encode_batch(trainer, groups):
     """One batch of videos → the bytes of its npz file."""
     x_0, levels, _ = trainer.prepare(groups)
@@ -144,8 +157,8 @@ def encode_batch(trainer, groups):
 def precompute(config, model, batches, out, captioner=None):
     """Writes the folder of latents. An interrupted call goes on with the first shard that is missing.
 
-    captioner: None, or the one that writes config.recaption_share of the captions; it has to know the latents
-    of the model's VAE. Raises BadInput where `out` holds latents of other knobs or of another VAE."""
+    captioner: None, or open_captioner's, which writes config.recaption_share of the captions. Raises BadInput
+    where `out` holds latents of other knobs or of another VAE."""
     # The Trainer knows how videos become what the transformer is trained on. Imported here, since both files
     # import this one.
     import train
@@ -160,7 +173,6 @@ def precompute(config, model, batches, out, captioner=None):
         "vocab": model.vocab,
         "checkpoint": model.checkpoint_path,
         "checkpoint_hash": model.checkpoint_hash,
-        "is_recaptioned": captioner is not None,
     }
     claim(out, about, ABOUT)
 
@@ -199,7 +211,6 @@ def make_parser():
     add("--start", required=True, metavar="FILE", help="a checkpoint with the trained VAE")
     add("--out", required=True, type=Path, metavar="FOLDER", help="where the latents go")
     add("--batches", type=int, default=1000, metavar="N", help="how many different batches to make")
-    add("--captioner", metavar="FILE", help="recaption.py's: it writes recaption_share of the captions")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     add_config_flags(parser)
     return parser
@@ -210,15 +221,9 @@ def main():
     check_at_least(args, batches=1)
     model = load_model(args.start, pick_device(args.device))
     check_is_trained(model)
-    captioner = None
-    if args.captioner:
-        from recaption import load_captioner
-
-        captioner, vae, _ = load_captioner(args.captioner, model.latent_scale.device)
-        own = model.vae.state_dict()
-        if any(not torch.allclose(own[name], weights) for name, weights in vae.state_dict().items()):
-            raise BadInput(f"--captioner {args.captioner}: was trained with another VAE than {args.start}'s")
-    precompute(config_from_flags(args), model, args.batches, args.out, captioner)
+    config = config_from_flags(args)
+    captioner = open_captioner(config, model) if config.captioner else None
+    precompute(config, model, args.batches, args.out, captioner)
     words = f"--data {args.out} --vae-steps 0 --start {args.start}"
     print(f"{args.batches} batches in {args.out}; train with {words}")
 

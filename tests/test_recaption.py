@@ -3,11 +3,15 @@ from config import BadInput, Config
 
 import collections
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
 
 import recaption
+import sample
+import train
+from data import precompute
 from dit import DiT
 from recaption import Captioner, caption_loss, count_facts, draw_scenes, write_captions
 from utils.checkpoint import save_checkpoint
@@ -228,6 +232,52 @@ def test_of_the_drawn_captions_the_one_that_keeps_the_prompt_is_taken(captioner,
     drawn = ["a small red square at rest over stripes", kept, "a large blue star at rest over stripes"]
     monkeypatch.setattr(recaption, "write_captions", lambda *args, **options: drawn)
     assert recaption.expand(captioner, "a big blue ball") == kept
+
+
+def test_a_long_prompt_is_left_as_it_is(captioner):
+    prompt = "a large blue star moving left slowly and a small red circle at rest on a dotted ground"
+    assert recaption.expand(captioner, prompt) == prompt
+
+
+def test_samples_of_a_model_trained_on_recaptions_are_of_expanded_prompts(
+    world_model, trained, command, tmp_path, monkeypatch
+):
+    full = "a small red circle at rest over stripes"
+    monkeypatch.setattr(recaption, "expand", lambda captioner, prompt, seed: full)
+    saved = torch.load(world_model, weights_only=True)
+    saved["config"] = saved["config"] | {"captioner": str(trained), "sample_steps": 1}
+    save_checkpoint(world_model, saved)
+    words = ["--checkpoint", world_model, "--prompt", "a ball", "--unsafe-skip-checks"]
+
+    code, out, err = command(sample, *words, "--out", tmp_path / "long.gif")
+    assert code == 0, err
+    assert f"'a ball' is expanded to '{full}'" in out
+    assert f"a ball, expanded to: {full} | seed 0" in str(iio.immeta(tmp_path / "long.gif"))
+
+    code, out, err = command(sample, *words, "--no-expand", "--out", tmp_path / "short.gif")
+    assert code == 0, err
+    assert "expanded" not in out + str(iio.immeta(tmp_path / "short.gif"))
+
+
+def test_the_world_is_recaptioned_in_advance_and_with_its_own_vae(world_model, trained, command, tmp_path):
+    rich = ["--scenes", "move", "--max-words", 32, "--captioner", trained]
+    code, _, err = command(train, *rich, "--out", tmp_path / "run")
+    assert code == 2
+    assert "expected --data with latents: the world's captions are written by data.precompute" in err
+
+    shapes = ["--frames", 9, "--height", 16, "--width", 24, "--lengths", "5 9", "--vae-width", 8]
+    sizes = ["--latent-channels", 3, "--dit-width", 32, "--dit-head-dim", 16, "--dit-tokens", 200]
+    words = [*rich, *shapes, *sizes, "--precision", "float32", "--batches", 1, "--brief-share", 1]
+    code, out, err = command(precompute, *words, "--start", world_model, "--out", tmp_path / "latents")
+    assert code == 0, err
+    assert "1 batches in" in out
+
+    saved = torch.load(world_model, weights_only=True)
+    saved["vae"]["encoder.0.weight"] += 1
+    save_checkpoint(world_model, saved)
+    code, _, err = command(precompute, *words, "--start", world_model, "--out", tmp_path / "other")
+    assert code == 2
+    assert "expected one that was trained with the VAE of" in err
 
 
 @pytest.mark.parametrize("words, answer", [
