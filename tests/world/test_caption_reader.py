@@ -11,7 +11,7 @@ from world.scenes import KINDS, draw_rich_scene
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_full_caption_is_understood_fact_by_fact(kind):
     rng = np.random.default_rng(0)
-    for _ in range(40):
+    for _ in range(25):
         scene = draw_rich_scene(rng, kind)
         for _ in range(5):
             caption = describe_fully(scene, rng)
