@@ -43,7 +43,6 @@ Letters
 from config import TIME_FACTOR, BadInput, clip_shapes, config_from_dict
 
 import collections
-import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -62,9 +61,8 @@ from text import check_words, encode_prompts, split_words
 from utils.checkpoint import SHIPPED, load_model, read_file, save_checkpoint
 from utils.cli import Flags, autocast, check_at_least, pick_device, progress_bar, run
 from vae import VAE
-from world.caption_reader import facts_told
+from world.caption_reader import count_kept, facts_told, words_without_meaning
 from world.captions import (
-    EVERYDAY,
     MAX_BRIEF_WORDS,
     MAX_WORDS,
     RELATIONS,
@@ -80,10 +78,6 @@ from world.scenes import KINDS, draw_rich_scene, frame_extent, pick, render
 WORLD = SHIPPED.parent / "world.pt"
 CAPTIONER = "out/recaption/captioner.pt"
 EXAMPLES = {"describe": "clip.mp4", "expand": '"a ball and a square"', "folder": "clips/"}
-
-# One word for each meaning, to compare what a prompt and a caption say.
-PLAIN_WORDS = {word: plain for plain, words in EVERYDAY.items() for word in words}
-PLAIN_WORDS |= {"stripes": "striped", "dots": "dotted"}
 DEPTH = 4  # blocks of the captioner; they are as wide as the video model's
 DESCRIBED_CLIPS = 3000
 BATCH = 24
@@ -376,27 +370,40 @@ def how_sure(captioner, latents, short, caption, seed=0):
 def expand(captioner, prompt, seed=0):
     """A short prompt → a full caption that keeps what it says and invents the rest.
 
-    Of DRAWS captions drawn at random, the one that has most of the prompt's words that tell something (a ball
-    being a circle). A prompt of more than MAX_BRIEF_WORDS words is left as it is. Raises BadInput for one
-    without a word that tells something."""
+    Of DRAWS captions drawn at random, the one that keeps most of what the prompt asks for. A prompt of more
+    than MAX_BRIEF_WORDS words is left as it is. Raises BadInput for one that asks for nothing known."""
     check_words([prompt], captioner.words, rich_telling_words())
     if len(split_words(prompt)) > MAX_BRIEF_WORDS:
         return prompt
     short = ids_of(captioner, [prompt], MAX_BRIEF_WORDS)
     generator = torch.Generator(device=short.device).manual_seed(seed)
     draws = write_captions(captioner, None, short.expand(DRAWS, -1), temperature=1.0, generator=generator)
-    asked = telling_counts(prompt)
-    return min(draws, key=lambda caption: (asked - telling_counts(caption)).total())
+    return max(draws, key=lambda caption: quality(prompt, caption))
 
 
-def telling_counts(caption):
-    """How often a caption says each word that tells something, in plain words → Counter.
+def quality(prompt, caption):
+    """How good an expansion is: what it keeps of the prompt, then whether each of its words means something."""
+    kept, _ = count_kept(prompt, caption)
+    return kept, words_without_meaning(caption) == ""
 
-    "left of" is left out: the same place can be told from the other side."""
-    words = split_words(re.sub(r"\b(left|right) of\b", "", caption.lower()))
-    telling = {PLAIN_WORDS.get(word, word) for word in rich_telling_words()}
-    plain = [PLAIN_WORDS.get(word, word) for word in words]
-    return collections.Counter(word for word in plain if word in telling)
+
+def score_expander(captioner, prompts, seed=10_000):
+    """Expands short captions of new scenes → (facts kept, facts asked, expansions whose every word tells some
+    fact)."""
+    rng = np.random.default_rng((seed, 3))
+    kept = 0
+    asked = 0
+    meaningful = 0
+    for frames, drawn in draw_scenes(captioner.config, prompts, seed).items():
+        # The expander is for prompts of videos.
+        for scene, choose in drawn if frames > 1 else []:
+            prompt = describe_briefly(scene, rng, choose)
+            caption = expand(captioner, prompt)
+            counts = count_kept(prompt, caption)
+            kept += counts[0]
+            asked += counts[1]
+            meaningful += words_without_meaning(caption) == ""
+    return kept, asked, meaningful
 
 
 def recaption(captioner, latents, captions):
@@ -478,6 +485,9 @@ def main():
     if args.what == "score":
         print_score("new clips", score(*parts, args.clips))
         print_score("held-out things", score(*parts, args.clips, held_out="thing"))
+        kept, asked, meaningful = score_expander(parts[0], args.clips)
+        told = f"{meaningful} expansions in which every word tells something"
+        print(f"expander: {kept} of {asked} facts kept ({kept / asked:.1%}); {told}")
     elif args.what == "describe":
         latents, short, caption = look_at(*parts, args.input)
         print(caption)

@@ -157,12 +157,6 @@ def test_an_image_shows_no_camera_and_one_that_pans_is_wrong():
     assert counts["all"] == [1, 2]
 
 
-def test_what_a_caption_tells_is_counted_in_plain_words():
-    asked = recaption.telling_counts("a big ball left of a little box moving right on stripes")
-    expected = ["large", "circle", "small", "square", "right", "striped"]
-    assert asked == collections.Counter(expected)
-
-
 @pytest.fixture
 def world_model(tmp_path):
     """The checkpoint of a model of the rich world, untrained."""

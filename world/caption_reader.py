@@ -6,7 +6,7 @@ captions.py, each wording of it, and nothing else.
 
 import re
 
-from world.captions import CAMERA_WORDS, FULL, GROUND_NAMES, RELATIONS
+from world.captions import BRIEF, CAMERA_WORDS, EVERYDAY, FULL, GROUND_NAMES, RELATIONS
 from world.scenes import COLOURS, DIRECTIONS, SHAPES, SIZES, SPEEDS
 
 
@@ -129,6 +129,108 @@ def read_motion(text, is_last):
                 told.add(("moves", "still") if name == "still" else (name, ""))
                 text = text.replace(wording, "")
     return told, meeting, text.strip()
+
+
+# Brief captions, which leave most out: what a prompt asks for, thing by thing.
+PLAIN = {word: plain for plain, words in EVERYDAY.items() for word in words}
+BRIEF_THING = re.compile(
+    rf"\ban? (?:{one_of([word for word in PLAIN if PLAIN[word] in SIZES])} )?(?:{one_of(COLOURS)} )?"
+    rf"{one_of([*SHAPES, *EVERYDAY['circle'], *EVERYDAY['square']])}\b"
+)
+BRIEF_SPEED = one_of([*SPEEDS, *(word for word in PLAIN if PLAIN[word] in SPEEDS)])
+BRIEF_MOVES = re.compile(rf"\b(?:moving|going)(?: {DIRECTION})?(?: {BRIEF_SPEED})?(?= |$)")
+BRIEF_TURNS = re.compile(rf"\b(?:turning {DIRECTION}|then {DIRECTION})(?= |$)")
+BRIEF_CAMERA = re.compile(rf"\b(?:the )?camera {one_of(CAMERA_WORDS)}(?= |$)")
+BRIEF_CUT = re.compile(rf"\b(?:cut to|then) {one_of(GROUNDS)}(?= |$)")
+
+
+def facts_asked(prompt):
+    """What a brief caption asks for → [(number of the thing or a subject of facts, relation, value)].
+
+    Things are counted from 0, since a brief caption need not name colours. A value of None asks for any:
+    "moving" for any direction, "turning" for any turn."""
+    asked = []
+    rest = " ".join(prompt.split())
+    cut, rest = take(BRIEF_CUT, rest)
+    if cut:
+        asked.append(("cut to", "ground", GROUNDS[cut[0]]))
+    camera, rest = take(BRIEF_CAMERA, rest)
+    if camera:
+        asked.append(("camera", "is", CAMERA_WORDS[camera[0]]))
+    ground, rest = take(GROUND, rest)
+    if ground:
+        asked.append(("ground", "is", GROUNDS[ground[0]]))
+
+    things = list(BRIEF_THING.finditer(rest))
+    asked.append(("things", "count", str(len(things))))
+    for i, match in enumerate(things):
+        size, colour, shape = match.groups()
+        asked.append((i, "shape", PLAIN.get(shape, shape)))
+        if size:
+            asked.append((i, "size", PLAIN[size]))
+        if colour:
+            asked.append((i, "colour", colour))
+        end = things[i + 1].start() if i + 1 < len(things) else len(rest)
+        asked += asked_of_thing(i, rest[match.end() : end].strip())
+    return asked
+
+
+def asked_of_thing(i, text):
+    """What stands behind the i-th thing of a brief caption → what it asks for."""
+    asked = []
+    for relation, reverse in RELATIONS.items():
+        if text.endswith(relation):
+            asked.append((i, relation, i + 1))
+        if text.endswith(reverse):
+            asked.append((i + 1, relation, i))
+    for meeting in ("collides", "bites"):
+        if text.endswith(BRIEF[meeting]):
+            asked.append((i, meeting, i + 1))
+
+    if "standing still" in text or "not moving" in text:
+        return [*asked, (i, "moves", "still")]
+    moves, _ = take(BRIEF_MOVES, text)
+    if moves:
+        direction, speed = moves
+        asked.append((i, "moves", direction))
+        if speed:
+            asked.append((i, "speed", PLAIN.get(speed, speed)))
+    turns, _ = take(BRIEF_TURNS, text)
+    if turns or "turning" in text:
+        asked.append((i, "turns", (turns[0] or turns[1]) if turns else None))
+    for event, words in EVENT_WORDS.items():
+        if any(word in text.split() for word in words):
+            asked.append((i, event, ""))
+    return asked
+
+
+EVENT_WORDS = {
+    "falls": ("falls", "falling", "bouncing"),
+    "hides": ("pillar", "hiding"),
+    "leaves": ("leaves", "leaving"),
+}
+
+
+def count_kept(prompt, caption):
+    """How many of the facts that a brief caption asks for a full one tells → (kept, asked)."""
+    told = facts_told(caption)
+    colours = [match.group(2) for match in THING.finditer(caption)]
+
+    def is_kept(subject, relation, value):
+        if isinstance(subject, int):
+            if subject >= len(colours):
+                return False
+            subject = colours[subject]
+        if relation == "colour":
+            return subject == value
+        if isinstance(value, int):
+            value = colours[value] if value < len(colours) else ""
+        if value is None:
+            return any(fact[:2] == (subject, relation) and fact[2] != "still" for fact in told)
+        return (subject, relation, value) in told
+
+    asked = facts_asked(prompt)
+    return sum(is_kept(*fact) for fact in asked), len(asked)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from world.caption_reader import facts_told, words_without_meaning
-from world.captions import RELATIONS, describe_fully, facts
+from world.caption_reader import count_kept, facts_asked, facts_told, words_without_meaning
+from world.captions import RELATIONS, describe_briefly, describe_fully, facts
 from world.scenes import KINDS, draw_rich_scene
 
 
@@ -38,3 +38,32 @@ def test_what_is_wrong_is_understood_as_it_is_said():
 ])
 def test_words_without_meaning_are_left(caption, left):
     assert words_without_meaning(caption) == left
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_caption_keeps_all_that_a_brief_one_of_the_same_scene_asks_for(kind):
+    rng = np.random.default_rng(1)
+    for _ in range(25):
+        scene = draw_rich_scene(rng, kind)
+        full = describe_fully(scene, rng)
+        for _ in range(5):
+            brief = describe_briefly(scene, rng)
+            kept, asked = count_kept(brief, full)
+            # A full caption has no room for every place.
+            lost = [fact for fact in facts_asked(brief) if fact[1] not in RELATIONS]
+            assert kept >= len(lost), (brief, full)
+            assert asked == len(facts_asked(brief))
+
+
+@pytest.mark.parametrize("prompt, caption, kept, asked", [
+    ("a red ball", "a small red circle at rest over stripes", 3, 3),
+    ("a blue ball", "a small red circle at rest over stripes", 2, 3),
+    ("a ball moving left fast", "a small red circle moving left slowly over stripes", 3, 4),
+    ("a ball moving", "a small red circle at rest over stripes", 2, 3),
+    ("a ball and a box", "a small red circle at rest over stripes", 1, 3),
+    ("a box bites a ball", "a small red square bites a large blue circle over stripes", 4, 4),
+    ("a box bites a ball", "a small red square at rest and a large blue circle at rest over stripes", 3, 4),
+    ("a ball on dots the camera pans left", "a small red circle at rest on dots the view pans left", 4, 4),
+])
+def test_what_is_kept_of_a_brief_caption_is_counted(prompt, caption, kept, asked):
+    assert count_kept(prompt, caption) == (kept, asked)
