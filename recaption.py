@@ -382,7 +382,7 @@ def expand(captioner, prompt, seed=0):
 
 
 def quality(prompt, caption):
-    """How good an expansion is: what it keeps of the prompt, then whether each of its words means something."""
+    """How good an expansion is: what it keeps of the prompt; then, whether all its words tell something."""
     kept, _ = count_kept(prompt, caption)
     return kept, words_without_meaning(caption) == ""
 
