@@ -441,7 +441,7 @@ class Progress:
         self.curve = open_curve(folder / f"{stage}-loss.csv", first_step) if is_shown else None
         self.bar = progress_bar(
             range(first_step, total), desc=stage, total=total, initial=first_step, unit="step", delay=0,
-            disable=None if is_shown else True,
+            disable=not is_shown,
         )
         self.clips_seen = 0
         self.seconds_before = trainer.train_seconds

@@ -807,6 +807,16 @@ def test_the_time_of_both_stages_adds_up(config, tmp_path, monkeypatch):
     assert read_curve(tmp_path / "run", "vae") == [["step", "loss"], ["0", "0.5"], ["1", "0.25"]]
 
 
+def test_the_bar_is_shown_in_a_log_too_and_by_the_first_process_alone(config, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(train, "progress_bar", lambda steps, **options: shown.append(not options["disable"]))
+    trainer = make_trainer(config, tmp_path / "run")
+    train.Progress(trainer, "vae", tmp_path / "run")
+    monkeypatch.setenv("RANK", "1")
+    train.Progress(trainer, "vae", tmp_path / "run")
+    assert shown == [True, False]
+
+
 def flags(config):
     """The words of a command line that make this config."""
     words = []
