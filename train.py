@@ -439,9 +439,10 @@ class Progress:
         total = trainer.total_steps[stage]
         is_shown = distributed.is_first()
         self.curve = open_curve(folder / f"{stage}-loss.csv", first_step) if is_shown else None
+        steps = range(first_step, total)
+        options = {} if is_shown else {"disable": True}
         self.bar = progress_bar(
-            range(first_step, total), desc=stage, total=total, initial=first_step, unit="step", delay=0,
-            disable=not is_shown,
+            steps, desc=stage, total=total, initial=first_step, unit="step", delay=0, **options
         )
         self.clips_seen = 0
         self.seconds_before = trainer.train_seconds

@@ -118,7 +118,7 @@ def test_a_caption_of_few_words_is_learned_by_heart():
     full[0, :3] = torch.tensor([5, 8, 3])
     full[1, :2] = torch.tensor([9, 4])
     optimizer = torch.optim.Adam(captioner.parameters(), 1e-2)
-    for _ in range(60):
+    for _ in range(50):
         loss = caption_loss(captioner, latents, short, full)
         optimizer.zero_grad()
         loss.backward()
@@ -172,11 +172,11 @@ def world_model(tmp_path):
 
 @pytest.fixture
 def trained(world_model, command, tmp_path, monkeypatch):
-    """The file of a captioner that was trained for two steps."""
-    monkeypatch.setattr(recaption, "DESCRIBED_CLIPS", 6)
+    """The file of a captioner that was trained for a step."""
+    monkeypatch.setattr(recaption, "DESCRIBED_CLIPS", 3)
     monkeypatch.setattr(recaption, "BATCH", 2)
     path = tmp_path / "captioner.pt"
-    words = ["train", "--checkpoint", world_model, "--captioner", path, "--steps", 2, "--device", "cpu"]
+    words = ["train", "--checkpoint", world_model, "--captioner", path, "--steps", 1, "--device", "cpu"]
     code, out, err = command(recaption, *words)
     assert code == 0, err
     assert out == f"{path} is trained; next: python recaption.py score\n"

@@ -809,7 +809,11 @@ def test_the_time_of_both_stages_adds_up(config, tmp_path, monkeypatch):
 
 def test_the_bar_is_shown_in_a_log_too_and_by_the_first_process_alone(config, tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(train, "progress_bar", lambda steps, **options: shown.append(not options["disable"]))
+
+    def progress_bar(steps, **options):
+        shown.append("disable" not in options)
+
+    monkeypatch.setattr(train, "progress_bar", progress_bar)
     trainer = make_trainer(config, tmp_path / "run")
     train.Progress(trainer, "vae", tmp_path / "run")
     monkeypatch.setenv("RANK", "1")
