@@ -1,6 +1,7 @@
 """What all tests share: a config so small that everything runs in moments, and a checkpoint of it."""
 import gc
 import os
+import shutil
 import sys
 
 # tqdm reads this when it is imported: no progress bars between the dots of pytest.
@@ -97,19 +98,26 @@ def model(checkpoint):
     return model
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="session")
+def written_folder(tmp_path_factory):
     """A folder of clips with captions, and of files that must be passed over.
 
     The clips brighten from frame to frame, so that a frame tells by its grey which one it was."""
-    write_brightening_clip(tmp_path, "a", fps=30, shape=(60, 18, 46))
-    write_brightening_clip(tmp_path, "b", fps=10, shape=(20, 40, 20))
-    write_brightening_clip(tmp_path, "short", fps=10, shape=(2, 16, 16))
+    folder = tmp_path_factory.mktemp("clips")
+    write_brightening_clip(folder, "a", fps=30, shape=(60, 18, 46))
+    write_brightening_clip(folder, "b", fps=10, shape=(20, 40, 20))
+    write_brightening_clip(folder, "short", fps=10, shape=(2, 16, 16))
 
-    (tmp_path / "broken.mp4").write_bytes(b"not a video")
-    (tmp_path / "broken.txt").write_text("broken, never read")
-    write_clip(tmp_path / "silent.mp4", np.zeros((9, 16, 16, 3), np.uint8), 10)
-    return tmp_path
+    (folder / "broken.mp4").write_bytes(b"not a video")
+    (folder / "broken.txt").write_text("broken, never read")
+    write_clip(folder / "silent.mp4", np.zeros((9, 16, 16, 3), np.uint8), 10)
+    return folder
+
+
+@pytest.fixture
+def folder(written_folder, tmp_path):
+    """The same, for one test alone."""
+    return shutil.copytree(written_folder, tmp_path, dirs_exist_ok=True)
 
 
 def write_brightening_clip(folder, name, fps, shape):
