@@ -7,9 +7,9 @@
     python recaption.py folder clips/                          x.recaption.txt beside every x.mp4
 
 Captions from the web are short and leave most out, and a generator cannot learn what no caption tells. So a
-captioner is trained on few clips with full descriptions, describes all the others, and the generator is
-trained on what it wrote. Then the generator is accustomed to long captions, and a short prompt has to be made
-long.
+captioner first learns to write short captions, of which there are plenty, then full ones from few clips that
+somebody has described. It describes all the others, and the generator is trained on what it wrote. Then the
+generator is accustomed to long captions, and a short prompt has to be made long.
 
 Captioner and expander are one network here, a language model whose every word may look back at all words
 before it and at what the caption is of:
@@ -20,7 +20,8 @@ With a clip it says what is seen; without one it keeps what the short caption sa
 GPT-4 does for DALL·E 3. The blocks are dit.py's, with every token at noise level 0: nothing is noisy here.
 
 Papers
-    Recaptioning and prompt expansion: Betker et al. 2023 (DALL·E 3), sec. 2 and appendix C,
+    Recaptioning, in these two stages, and prompt expansion: Betker et al. 2023 (DALL·E 3), sec. 2 and
+        appendix C,
         https://cdn.openai.com/papers/dall-e-3.pdf
     A captioner that is a language model over an image's tokens: GIT, Wang et al. 2022,
         https://arxiv.org/abs/2205.14100
@@ -54,7 +55,7 @@ import torch.nn.functional as F
 import train
 from data.sources import Folder
 from data.video_io import open_clip, to_float
-from dit import DiTBlock, layer_norm
+from dit import DiTBlock, layer_norm, token_positions
 from evaluate import interval
 from patches import grid_positions, patchify, rope
 from text import check_words, encode_prompts, split_words
@@ -80,6 +81,8 @@ CAPTIONER = "out/recaption/captioner.pt"
 EXAMPLES = {"describe": "clip.mp4", "expand": '"a ball and a square"', "folder": "clips/"}
 DEPTH = 4  # blocks of the captioner; they are as wide as the video model's
 DESCRIBED_CLIPS = 3000
+SHORT_CLIPS = 600  # clips with short captions that are in memory at a time
+SHORT_CLIPS_STEPS = 50  # for how many steps, before others take their places
 BATCH = 24
 MUON_LR = 0.02
 ADAM_LR = 2e-3
@@ -101,6 +104,7 @@ class Captioner(nn.Module):
         D = config.dit_width
         self.patch = (1, config.patch_size, config.patch_size)
         self.patch_embedding = nn.Linear(config.latent_channels * config.patch_size**2, D)
+        self.position_embedding = nn.Linear(2 * config.dit_head_dim, D)
         self.short_embedding = nn.Embedding(len(words) + 1, D)
         self.full_embedding = nn.Embedding(len(words) + 2, D)  # the last one is BEGIN
         self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(DEPTH))
@@ -128,9 +132,9 @@ class Captioner(nn.Module):
         S = short.shape[1]
         positions = grid_positions((S + K + 1, 1, 1)) + torch.tensor([WORDS_START, 0, 0])
         if latents is not None:
-            parts.insert(0, self.patch_embedding(patchify(latents, self.patch)))
             f, h, w = latents.shape[2:]
             grid = (f, h // self.patch[1], w // self.patch[2])
+            parts.insert(0, self.embed_clip(latents, grid))
             positions = torch.cat([grid_positions(grid), positions])
         x = torch.cat(parts, 1)                                                    # (B, N, D)
         N = x.shape[1]
@@ -150,6 +154,16 @@ class Captioner(nn.Module):
             x = block(x, modulation, lambda numbers: numbers, cos, sin, [(B, N)], visible)
         x = x.unflatten(0, (B, N))[:, N - K - 1 :]                                 # (B, K + 1, D)
         return self.word_linear(layer_norm(x)).float()
+
+    def embed_clip(self, latents, grid):
+        """latents (B, Z, f, h, w), grid (f, rows, columns) → tokens (B, f rows columns, D).
+
+        As in dit.py, a patch also carries where it is, seen from both ends: to tell that one thing is left of
+        another, a word has to compare places."""
+        positions = token_positions(grid, 0).to(latents.device)                    # (f rows columns, 2, 3)
+        cos, sin = rope(positions, self.config.dit_head_dim)
+        waves = torch.cat([cos, sin], 2).flatten(1)                                # (.., 2 head_dim)
+        return self.patch_embedding(patchify(latents, self.patch)) + self.position_embedding(waves)
 
 
 def caption_loss(captioner, latents, short, full):
@@ -225,31 +239,34 @@ def encode_scenes(vae, latent_scale, config, scenes, frames):
     return torch.cat(latents)
 
 
-def describe_scenes(model, seed):
-    """What the captioner learns from, DESCRIBED_CLIPS clips with their full captions
-    → {frames: (what draw_scenes has drawn, captions, latents)}."""
-    rng = np.random.default_rng((seed, 1))
-    described = {}
-    for frames, drawn in draw_scenes(model.config, DESCRIBED_CLIPS, seed).items():
-        captions = [describe_fully(scene, rng, choose) for scene, choose in drawn]
+def caption_scenes(model, count, seed, describe):
+    """Clips with a caption each → {frames: (what draw_scenes has drawn, captions, latents)}.
+
+    seed        a tuple of integers
+    describe    describe_fully or describe_briefly"""
+    rng = np.random.default_rng((*seed, 1))
+    captioned = {}
+    for frames, drawn in draw_scenes(model.config, count, seed).items():
+        captions = [describe(scene, rng, choose) for scene, choose in drawn]
         scenes = [scene for scene, _ in drawn]
         latents = encode_scenes(model.vae, model.latent_scale, model.config, scenes, frames)
-        described[frames] = (drawn, captions, latents)
-    return described
+        captioned[frames] = (drawn, captions, latents)
+    return captioned
 
 
-def draw_batch(captioner, described, rng, with_clip):
-    """Clips of one length, or none → latents (B, Z, f, h, w) or None, short (B, S), full (B, L)."""
+def draw_batch(captioner, captioned, rng, with_clip=True, with_short=True):
+    """Clips of one length, or none → latents (B, Z, f, h, w) or None, short (B, S), full (B, L): the captions
+    to be written."""
     # Without a clip the network is an expander of prompts for videos, and tells how things move.
-    lengths = [frames for frames in described if with_clip or frames > 1]
-    drawn, captions, latents = described[pick(rng, lengths)]
+    lengths = [frames for frames in captioned if with_clip or frames > 1]
+    drawn, captions, latents = captioned[pick(rng, lengths)]
     chosen = rng.integers(len(drawn), size=BATCH)
 
     # Short captions cost nothing, so each is drawn anew.
     short = []
     for i in chosen:
         scene, choose = drawn[i]
-        is_left_out = with_clip and rng.random() < NO_SHORT
+        is_left_out = not with_short or (with_clip and rng.random() < NO_SHORT)
         short.append("" if is_left_out else describe_briefly(scene, rng, choose))
     return (
         latents[chosen] if with_clip else None,
@@ -258,8 +275,11 @@ def draw_batch(captioner, described, rng, with_clip):
     )
 
 
-def train_captioner(model, steps, seed=0):
-    """Trains a captioner on described clips of the world, seen through a video model's VAE → Captioner."""
+def train_captioner(model, short_steps, full_steps, seed=0):
+    """Trains a captioner on clips of the world, seen through a video model's VAE → Captioner.
+
+    short_steps     on short captions of ever new clips, as there are plenty on the web
+    full_steps      then, on full captions of DESCRIBED_CLIPS clips"""
     config = model.config
     torch.manual_seed(seed)
     captioner = Captioner(config, rich_vocab()).to(model.latent_scale.device)
@@ -267,18 +287,24 @@ def train_captioner(model, steps, seed=0):
     qkv = [block.qkv.weight for block in captioner.blocks]
     optimizers = train.make_optimizers(captioner, matrices, MUON_LR, ADAM_LR, three_in_one=qkv)
 
-    described = describe_scenes(model, seed)
+    described = caption_scenes(model, DESCRIBED_CLIPS, (seed,), describe_fully)
     rng = np.random.default_rng((seed, 2))
+    steps = short_steps + full_steps
     recent = collections.deque(maxlen=100)
     bar = progress_bar(range(steps), desc="captioner", unit="step")
     for step in bar:
-        # Half of each step looks at clips, half expands prompts.
-        for with_clip in (True, False):
-            batch = draw_batch(captioner, described, rng, with_clip)
+        if step < short_steps:
+            if step % SHORT_CLIPS_STEPS == 0:
+                web = caption_scenes(model, SHORT_CLIPS, (seed, step + 1), describe_briefly)
+            batches = [draw_batch(captioner, web, rng, with_short=False)]
+        else:
+            # Half of each step looks at clips, half expands prompts.
+            batches = [draw_batch(captioner, described, rng, with_clip) for with_clip in (True, False)]
+        for batch in batches:
             with autocast(config.precision, model.latent_scale.device):
                 loss = caption_loss(captioner, *batch)
             loss.backward()
-            if with_clip:
+            if batch[0] is not None:
                 recent.append(loss.item())
         nn.utils.clip_grad_norm_(captioner.parameters(), 1.0)
         for optimizer, peak in zip(optimizers, (MUON_LR, ADAM_LR), strict=True):
@@ -457,16 +483,19 @@ def make_parser():
     add("input", nargs="?", metavar="INPUT", help=input_help)
     add("--captioner", default=CAPTIONER, metavar="FILE", help="where the captioner is, or is to be written")
     add("--checkpoint", default=WORLD, metavar="FILE", help="train: a model of the rich world, for its VAE")
-    add("--steps", type=int, default=3000, metavar="N", help="train: steps of 2 x 24 captions")
+    short_help = "train: steps on short captions of ever new clips"
+    add("--short-steps", type=int, default=3000, metavar="N", help=short_help)
+    full_help = f"train: steps on full captions of {DESCRIBED_CLIPS:,} clips"
+    add("--full-steps", type=int, default=1000, metavar="N", help=full_help)
     add("--clips", type=int, default=512, metavar="N", help="score: new clips")
-    add("--seed", type=int, default=0, metavar="N", help="expand: another seed invents something else")
+    add("--seed", type=int, default=0, metavar="N", help="train, expand: for other draws")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     return parser
 
 
 def main():
     args = make_parser().parse_args()
-    check_at_least(args, steps=1, clips=1, seed=0)
+    check_at_least(args, short_steps=0, full_steps=1, clips=1, seed=0)
     example = EXAMPLES.get(args.what)
     if example and not args.input:
         raise BadInput(f"{args.what}: expected something behind it, for example {args.what} {example}")
@@ -477,7 +506,8 @@ def main():
             expected = "expected a model of the rich world (the knob `scenes`)"
             raise BadInput(f"--checkpoint {args.checkpoint}: {expected}")
         Path(args.captioner).parent.mkdir(parents=True, exist_ok=True)
-        save_captioner(args.captioner, train_captioner(model, args.steps), model)
+        captioner = train_captioner(model, args.short_steps, args.full_steps, args.seed)
+        save_captioner(args.captioner, captioner, model)
         print(f"{args.captioner} is trained; next: python recaption.py score")
         return
 

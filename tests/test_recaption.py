@@ -14,7 +14,7 @@ import train
 from data import precompute
 from dit import DiT
 from recaption import Captioner, caption_loss, count_facts, draw_scenes, write_captions
-from utils.checkpoint import save_checkpoint
+from utils.checkpoint import load_model, save_checkpoint
 from vae import VAE
 from world.captions import facts, facts_of_image, rich_vocab
 
@@ -76,6 +76,41 @@ def test_words_stand_at_the_same_positions_with_and_without_a_clip(captioner):
     for block in captioner.blocks:
         block.proj.weight.data.zero_()
     torch.testing.assert_close(captioner(latents, short, said), captioner(None, short, said))
+
+
+def test_a_patch_carries_where_it_is(captioner):
+    latents = torch.ones(1, 3, 3, 4, 6)
+    [tokens] = captioner.embed_clip(latents, (3, 2, 3))
+    assert len(tokens.unique(dim=0)) == 18
+
+
+def test_it_learns_short_captions_of_new_clips_then_full_ones_of_the_described(world_model, monkeypatch):
+    monkeypatch.setattr(recaption, "DESCRIBED_CLIPS", 3)
+    monkeypatch.setattr(recaption, "SHORT_CLIPS", 3)
+    monkeypatch.setattr(recaption, "SHORT_CLIPS_STEPS", 1)
+    monkeypatch.setattr(recaption, "BATCH", 2)
+    monkeypatch.setattr(recaption, "describe_fully", lambda scene, rng, choose: "red")
+    monkeypatch.setattr(recaption, "describe_briefly", lambda scene, rng, choose: "blue")
+    seen = []
+
+    def spy(captioner, latents, short, full):
+        seen.append((latents, short, [WORDS[i - 1] for i in full[:, 0].tolist()]))
+        return caption_loss(captioner, latents, short, full)
+
+    monkeypatch.setattr(recaption, "caption_loss", spy)
+    recaption.train_captioner(load_model(world_model), 2, 1)
+
+    # Two steps on short captions, which are not given: they are to be written. Each has clips of its own.
+    (first, no_short, short_captions), (second, _, _), with_clip, without = seen
+    assert not no_short.any()
+    assert short_captions == 2 * ["blue"]
+    assert first.shape != second.shape or (first != second).any()
+
+    # One step on full captions, once with a clip, once without.
+    assert with_clip[0] is not None
+    assert without[0] is None
+    assert with_clip[2] + without[2] == 4 * ["red"]
+    assert (without[1][:, 0] == WORDS.index("blue") + 1).all()
 
 
 def test_the_loss_is_over_the_words_and_one_end(captioner):
@@ -174,9 +209,11 @@ def world_model(tmp_path):
 def trained(world_model, command, tmp_path, monkeypatch):
     """The file of a captioner that was trained for a step."""
     monkeypatch.setattr(recaption, "DESCRIBED_CLIPS", 3)
+    monkeypatch.setattr(recaption, "SHORT_CLIPS", 3)
     monkeypatch.setattr(recaption, "BATCH", 2)
     path = tmp_path / "captioner.pt"
-    words = ["train", "--checkpoint", world_model, "--captioner", path, "--steps", 1, "--device", "cpu"]
+    words = ["train", "--checkpoint", world_model, "--captioner", path, "--short-steps", 1, "--full-steps", 1]
+    words += ["--device", "cpu"]
     code, out, err = command(recaption, *words)
     assert code == 0, err
     assert out == f"{path} is trained; next: python recaption.py score\n"
