@@ -1128,7 +1128,7 @@ def test_scores_are_of_videos_that_were_not_trained_on(monkeypatch):
 
     monkeypatch.setattr(safety_train, "samples", samples)
     monkeypatch.setattr(safety_train.checkpoints, "load_model", lambda path: f"model of {path}")
-    for name in ("frames", "detector", "prompts", "signatures"):
+    for name in ("frames", "detector", "prompts", "outside_prompts", "signatures"):
         monkeypatch.setattr(safety_train, f"score_{name}", scorer(name))
     safety_train.score_all("a model", ["x.pt"])
     made, real, others = asked["detector"]
@@ -1136,7 +1136,7 @@ def test_scores_are_of_videos_that_were_not_trained_on(monkeypatch):
     assert [(title, videos[0], videos[2]) for title, videos in others] == [("x.pt", "model of x.pt", True)]
     assert asked["frames"] == ("a model", made)
     assert asked["signatures"] == (made,)
-    assert asked["prompts"] == ()
+    assert asked["prompts"] == asked["outside_prompts"] == ()
 
     # Training has the seeds from 0 and from 1,000,000 on.
     seeds = [made[1], real[1], others[0][1][1]]
