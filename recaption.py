@@ -1,23 +1,24 @@
 """Recaptioning: a small network looks at a clip and writes down everything that it shows.
 
-    python recaption.py train --checkpoint assets/world.pt     learns from 3,000 described clips
+    python recaption.py train --checkpoint assets/world.pt     learns to describe clips
     python recaption.py score                                  fact by fact, on clips it never saw
     python recaption.py describe clip.mp4                      a caption, and how sure it is of each fact
     python recaption.py expand "a ball and a square"           a prompt in the style of full captions
     python recaption.py folder clips/                          x.recaption.txt beside every x.mp4
 
-Captions from the web are short and leave most out, and a generator cannot learn what no caption tells. So a
-captioner first learns to write short captions, of which there are plenty, then full ones from few clips that
-somebody has described. It describes all the others, and the generator is trained on what it wrote. Then the
-generator is accustomed to long captions, and a short prompt has to be made long.
+Captions from the web are brief and leave most out, and a generator cannot learn what no caption tells. So a
+captioner first learns to write brief captions, of which there are plenty, then full ones from few clips that
+somebody has described. It describes all the others, and the generator is trained on what it wrote. A
+generator that was trained so expects long captions, so a brief prompt has to be made long ("upsampled").
 
 Captioner and expander are one network here, a language model whose every word may look back at all words
 before it and at what the caption is of:
 
-    [patches of the clip, or none]  [the short caption, or none]  BEGIN  w_1  w_2  ...  END
+    [patches of the clip, or none]  [the brief caption, or none]  BEGIN  w_1  w_2  ...  END
 
-With a clip it says what is seen; without one it keeps what the short caption says and invents the rest, as
-GPT-4 does for DALL·E 3. The blocks are dit.py's, with every token at noise level 0: nothing is noisy here.
+With a clip it says what is seen; without one it keeps what the brief caption says and invents the rest, as
+GPT-4 does for DALL·E 3. The blocks are dit.py's. Nothing is noisy here, so no noise level shifts and scales
+their tokens, only each block's own learned offset does, the same for all tokens.
 
 Papers
     Recaptioning, in these two stages, and prompt expansion: Betker et al. 2023 (DALL·E 3), sec. 2 and
@@ -34,9 +35,9 @@ Letters
     Z       latent channels
     f h w   latent frames, rows, columns
     D       model width
-    S       words of the short caption; there is room for MAX_BRIEF_WORDS
-    K       words of the full caption that are known already
-    L       room for the words of a full caption and END, MAX_WORDS + 1
+    S       room for the words of the brief caption, MAX_BRIEF_WORDS
+    K       words of the caption that are known already (in training all of them, and what pads them)
+    L       room for the words of a caption and END, MAX_WORDS + 1
     N       tokens: patches, then S, then BEGIN and K
     V       words that can be said
     T H W   frames, height, width in pixels
@@ -81,21 +82,26 @@ CAPTIONER = "out/recaption/captioner.pt"
 EXAMPLES = {"describe": "clip.mp4", "expand": '"a ball and a square"', "folder": "clips/"}
 DEPTH = 4  # blocks of the captioner; they are as wide as the video model's
 DESCRIBED_CLIPS = 3000
-SHORT_CLIPS = 600  # clips with short captions that are in memory at a time
-SHORT_CLIPS_STEPS = 50  # for how many steps, before others take their places
+BRIEF_CLIPS = 600  # clips with brief captions that are in memory at a time
+BRIEF_CLIPS_STEPS = 50  # for how many steps, before others take their places
 BATCH = 24
 MUON_LR = 0.02
 ADAM_LR = 2e-3
-NO_SHORT = 0.3  # how often a clip comes without its short caption
+NO_BRIEF = 0.3  # how often a clip comes without its brief caption
 WORDS_START = 32  # where words stand in time, in latent frames: behind any clip, however long it is
 DRAWS = 8  # captions drawn to see how sure it is
+
+# The second number of a seed: no clip and no caption that is scored has been trained on.
+DESCRIBED, ON_THE_WEB, BATCHES, SCORED, CAPTIONS = 1, 2, 3, 4, 5
 ROOM = MAX_WORDS + 1  # words of a full caption, and END
 
 
 class Captioner(nn.Module):
-    """config (of the model whose VAE makes the latents), the words that can be said → the network.
+    """The language model.
 
-    A word's id is its index in the list + 1; 0 is no word in a short caption, and END in a full one."""
+    config  that of the video model whose VAE makes the latents
+    words   the vocabulary. A word's id is its index + 1; 0 is END in the caption that is written, and behind
+            it, as in the brief caption, no word"""
 
     def __init__(self, config, words):
         super().__init__()
@@ -105,31 +111,35 @@ class Captioner(nn.Module):
         self.patch = (1, config.patch_size, config.patch_size)
         self.patch_embedding = nn.Linear(config.latent_channels * config.patch_size**2, D)
         self.position_embedding = nn.Linear(2 * config.dit_head_dim, D)
-        self.short_embedding = nn.Embedding(len(words) + 1, D)
-        self.full_embedding = nn.Embedding(len(words) + 2, D)  # the last one is BEGIN
+        # A word to be kept and a word that was written are two things, so each has a vector of its own.
+        self.brief_embedding = nn.Embedding(len(words) + 1, D)
+        self.word_embedding = nn.Embedding(len(words) + 2, D)  # the last one is BEGIN
         self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(DEPTH))
         self.word_linear = nn.Linear(D, len(words) + 1)
         self.init_weights()
 
     def init_weights(self):
-        """Every weight of the network, one reason a line. Must run last."""
+        """Every weight of the network, one reason a line. Must run last: a later initialisation would undo
+        it."""
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)  # keeps the size of signals through a layer
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.brief_embedding.weight)  # random directions, so that words differ at once
+        nn.init.normal_(self.word_embedding.weight)
         for block in self.blocks:
             nn.init.zeros_(block.modulation_offset)  # no shift, no scale, gates at 0: blocks are the identity
         nn.init.zeros_(self.word_linear.weight)  # all words are equally likely before knowing better
 
-    def forward(self, latents, short, said):
+    def forward(self, latents, brief, said):
         """The words so far → the logits of each next one, (B, K + 1, V + 1): after BEGIN and after each word.
 
-        latents (B, Z, f, h, w) or None, short (B, S), said (B, K) word ids of the full caption, 0 ≤ K < L."""
+        latents (B, Z, f, h, w) or None, brief (B, S), said (B, K) word ids of the caption, 0 ≤ K < L."""
         B, K = said.shape
         begin = said.new_full((B, 1), len(self.words) + 1)
-        parts = [self.short_embedding(short), self.full_embedding(torch.cat([begin, said], 1))]
-        S = short.shape[1]
+        parts = [self.brief_embedding(brief), self.word_embedding(torch.cat([begin, said], 1))]
+        S = brief.shape[1]
         positions = grid_positions((S + K + 1, 1, 1)) + torch.tensor([WORDS_START, 0, 0])
         if latents is not None:
             f, h, w = latents.shape[2:]
@@ -139,20 +149,23 @@ class Captioner(nn.Module):
         x = torch.cat(parts, 1)                                                    # (B, N, D)
         N = x.shape[1]
 
-        # A word of the full caption sees everything before it. The clip and the short caption see each other,
-        # and nothing of the full caption.
+        # A prefix language model: a word sees everything before it. The prefix, which is the clip and the brief
+        # caption, sees itself, and no word.
+        prefix = N - (K + 1)
         token = torch.arange(N, device=x.device)
-        visible = (token[None, :] <= token[:, None]) | (token[None, :] < N - K - 1)  # (N, N)
+        visible = (token[None, :] <= token[:, None]) | (token[None, :] < prefix)   # (N, N)
 
-        # Level 0 for all: the modulation is the blocks' own offset, one row for all tokens.
+        def same_for_all(numbers):
+            return numbers                                                         # (1, D), broadcast to all
+
         cos, sin = rope(positions.to(x.device), self.config.dit_head_dim)          # (N, head_dim / 2)
         cos = cos.repeat(B, 1)[:, None]                                            # (B N, 1, head_dim / 2)
         sin = sin.repeat(B, 1)[:, None]
         modulation = x.new_zeros(1, 6 * x.shape[2])
         x = x.flatten(0, 1)                                                        # (B N, D)
         for block in self.blocks:
-            x = block(x, modulation, lambda numbers: numbers, cos, sin, [(B, N)], visible)
-        x = x.unflatten(0, (B, N))[:, N - K - 1 :]                                 # (B, K + 1, D)
+            x = block(x, modulation, same_for_all, cos, sin, [(B, N)], visible)
+        x = x.unflatten(0, (B, N))[:, prefix:]                                     # (B, K + 1, D)
         return self.word_linear(layer_norm(x)).float()
 
     def embed_clip(self, latents, grid):
@@ -166,29 +179,29 @@ class Captioner(nn.Module):
         return self.patch_embedding(patchify(latents, self.patch)) + self.position_embedding(waves)
 
 
-def caption_loss(captioner, latents, short, full):
-    """The mean of -log p(word) over the words of full captions and the END behind each. full (B, L)."""
-    logits = captioner(latents, short, full[:, :-1])                               # (B, L, V + 1)
-    is_word = full > 0
-    lengths = is_word.sum(1)
-    is_scored = torch.arange(full.shape[1], device=full.device) <= lengths[:, None]  # the first 0 is END
-    losses = F.cross_entropy(logits.transpose(1, 2), full, reduction="none")       # (B, L)
+def caption_loss(captioner, latents, brief, caption):
+    """The mean of -log p(word) over the words of captions and the END behind each. caption (B, L)."""
+    logits = captioner(latents, brief, caption[:, :-1])                            # (B, L, V + 1)
+    lengths = (caption > 0).sum(1, keepdim=True)                                   # (B, 1)
+    place = torch.arange(caption.shape[1], device=caption.device)                  # (L,)
+    is_scored = place <= lengths                                                   # (B, L): the first 0 is END
+    losses = F.cross_entropy(logits.transpose(1, 2), caption, reduction="none")    # (B, L)
     return losses[is_scored].mean()
 
 
 @torch.no_grad()
-def write_captions(captioner, latents, short, temperature=0.0, generator=None):
+def write_captions(captioner, latents, brief, temperature=0.0, generator=None):
     """Full captions, word by word → a list of B strings.
 
     temperature 0 takes the likeliest word each time; 1 draws each as often as the network expects it. For
     each word all those before it are computed once more, which a cache of keys and values would save."""
-    said = short[:, :0]
-    ended = torch.zeros(len(short), dtype=torch.bool, device=short.device)
+    said = brief[:, :0]
+    ended = torch.zeros(len(brief), dtype=torch.bool, device=brief.device)
     while said.shape[1] < ROOM - 1 and not ended.all():
-        logits = captioner(latents, short, said)[:, -1]                            # (B, V + 1)
+        logits = captioner(latents, brief, said)[:, -1]                            # (B, V + 1)
         if temperature > 0:
-            chances = (logits / temperature).softmax(-1)
-            word = torch.multinomial(chances, 1, generator=generator)[:, 0]
+            probabilities = (logits / temperature).softmax(-1)
+            word = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
         else:
             word = logits.argmax(-1)
         word = word.masked_fill(ended, 0)
@@ -203,11 +216,17 @@ def ids_of(captioner, captions, room):
     return ids.to(captioner.word_linear.weight.device)
 
 
-def draw_scenes(config, count, seed, held_out=""):
+def draw_scenes(config, count, seed, held_out="", images=True):
     """Scenes of the world → {frames: [(scene, choose), ...]}. choose: what a caption of so many frames tells,
-    `facts` or facts_of_image."""
+    `facts` or facts_of_image.
+
+    seed        a tuple of integers
+    held_out    "" or what training never shows: "thing" or "events" (world.scenes.draw_rich_scene)
+    images      False: only videos"""
     rng = np.random.default_rng(seed)
-    lengths = sorted({1, *clip_shapes(config)[0]})
+    lengths = sorted({*clip_shapes(config)[0]} - {1})
+    if images:
+        lengths = [1, *lengths]
     if held_out == "events":
         lengths = lengths[-1:]
     by_frames = {}
@@ -240,11 +259,11 @@ def encode_scenes(vae, latent_scale, config, scenes, frames):
 
 
 def caption_scenes(model, count, seed, describe):
-    """Clips with a caption each → {frames: (what draw_scenes has drawn, captions, latents)}.
+    """Draws clips of the world, captions and encodes them → {frames: (draw_scenes' list, captions, latents)}.
 
     seed        a tuple of integers
     describe    describe_fully or describe_briefly"""
-    rng = np.random.default_rng((*seed, 1))
+    rng = np.random.default_rng((*seed, CAPTIONS))
     captioned = {}
     for frames, drawn in draw_scenes(model.config, count, seed).items():
         captions = [describe(scene, rng, choose) for scene, choose in drawn]
@@ -254,32 +273,35 @@ def caption_scenes(model, count, seed, describe):
     return captioned
 
 
-def draw_batch(captioner, captioned, rng, with_clip=True, with_short=True):
-    """Clips of one length, or none → latents (B, Z, f, h, w) or None, short (B, S), full (B, L): the captions
-    to be written."""
+def draw_batch(captioner, captioned, rng, with_clip=True, with_brief=True):
+    """What one pass learns from: clips of one length, or none
+    → latents (B, Z, f, h, w) or None, brief (B, S), caption (B, L): what is to be written.
+
+    captioned   caption_scenes' clips
+    with_brief  False: no clip comes with a brief caption"""
     # Without a clip the network is an expander of prompts for videos, and tells how things move.
     lengths = [frames for frames in captioned if with_clip or frames > 1]
     drawn, captions, latents = captioned[pick(rng, lengths)]
     chosen = rng.integers(len(drawn), size=BATCH)
 
-    # Short captions cost nothing, so each is drawn anew.
-    short = []
+    # Brief captions cost nothing, so each is drawn anew.
+    brief = []
     for i in chosen:
         scene, choose = drawn[i]
-        is_left_out = not with_short or (with_clip and rng.random() < NO_SHORT)
-        short.append("" if is_left_out else describe_briefly(scene, rng, choose))
+        is_left_out = not with_brief or (with_clip and rng.random() < NO_BRIEF)
+        brief.append("" if is_left_out else describe_briefly(scene, rng, choose))
     return (
         latents[chosen] if with_clip else None,
-        ids_of(captioner, short, MAX_BRIEF_WORDS),
+        ids_of(captioner, brief, MAX_BRIEF_WORDS),
         ids_of(captioner, [captions[i] for i in chosen], ROOM),
     )
 
 
-def train_captioner(model, short_steps, full_steps, seed=0):
+def train_captioner(model, brief_steps, full_steps, seed=0):
     """Trains a captioner on clips of the world, seen through a video model's VAE → Captioner.
 
-    short_steps     on short captions of ever new clips, as there are plenty on the web
-    full_steps      then, on full captions of DESCRIBED_CLIPS clips"""
+    brief_steps     on brief captions of ever new clips, as there are plenty on the web
+    full_steps      then, on full captions of DESCRIBED_CLIPS clips, while the learning rates fall"""
     config = model.config
     torch.manual_seed(seed)
     captioner = Captioner(config, rich_vocab()).to(model.latent_scale.device)
@@ -287,16 +309,16 @@ def train_captioner(model, short_steps, full_steps, seed=0):
     qkv = [block.qkv.weight for block in captioner.blocks]
     optimizers = train.make_optimizers(captioner, matrices, MUON_LR, ADAM_LR, three_in_one=qkv)
 
-    described = caption_scenes(model, DESCRIBED_CLIPS, (seed,), describe_fully)
-    rng = np.random.default_rng((seed, 2))
-    steps = short_steps + full_steps
+    described = caption_scenes(model, DESCRIBED_CLIPS, (seed, DESCRIBED), describe_fully)
+    rng = np.random.default_rng((seed, BATCHES))
+    steps = brief_steps + full_steps
     recent = collections.deque(maxlen=100)
     bar = progress_bar(range(steps), desc="captioner", unit="step")
     for step in bar:
-        if step < short_steps:
-            if step % SHORT_CLIPS_STEPS == 0:
-                web = caption_scenes(model, SHORT_CLIPS, (seed, step + 1), describe_briefly)
-            batches = [draw_batch(captioner, web, rng, with_short=False)]
+        if step < brief_steps:
+            if step % BRIEF_CLIPS_STEPS == 0:
+                web = caption_scenes(model, BRIEF_CLIPS, (seed, ON_THE_WEB, step), describe_briefly)
+            batches = [draw_batch(captioner, web, rng, with_brief=False)]
         else:
             # Half of each step looks at clips, half expands prompts.
             batches = [draw_batch(captioner, described, rng, with_clip) for with_clip in (True, False)]
@@ -341,19 +363,19 @@ def load_captioner(path, device="cpu"):
     return captioner.to(device).eval(), vae.to(device).eval(), saved["latent_scale"].to(device)
 
 
-def score(captioner, vae, latent_scale, clips, seed=10_000, held_out=""):
-    """Captions of new clips, fact by fact → {kind of fact: (right, asked)}, counts.
+def score(captioner, vae, latent_scale, clips, seed=0, held_out=""):
+    """Captions of new clips, fact by fact → {row: (right, asked)}, counts.
 
-    A fact is right if it is true and the caption tells it. It is asked if it is true; but of places (left of,
-    above) a full caption need not tell all, so those are asked that the caption tells."""
+    Of the facts that are true: how many the caption tells (recall). But of places (left of, above) a full
+    caption need not tell all: of those that it tells, how many are true (precision)."""
     config = captioner.config
     counts = collections.defaultdict(lambda: [0, 0])
-    for frames, drawn in draw_scenes(config, clips, seed, held_out).items():
+    for frames, drawn in draw_scenes(config, clips, (seed, SCORED), held_out).items():
         latents = encode_scenes(vae, latent_scale, config, [scene for scene, _ in drawn], frames)
         for first in range(0, len(drawn), BATCH):
             batch = latents[first : first + BATCH]
-            no_short = ids_of(captioner, [""] * len(batch), MAX_BRIEF_WORDS)
-            captions = write_captions(captioner, batch, no_short)
+            no_brief = ids_of(captioner, [""] * len(batch), MAX_BRIEF_WORDS)
+            captions = write_captions(captioner, batch, no_brief)
             for (scene, choose), caption in zip(drawn[first : first + BATCH], captions, strict=True):
                 count_facts(counts, set(choose(scene)), facts_told(caption))
     return dict(counts)
@@ -361,17 +383,17 @@ def score(captioner, vae, latent_scale, clips, seed=10_000, held_out=""):
 
 def count_facts(counts, true, told):
     """Adds one caption's facts to score's counts; "all" counts captions without any mistake."""
-    # A caption that says nothing of the camera tells that it stands still, and so it does in an image.
+    # A caption that says nothing of the camera tells that it stands still. Of an image that is no mistake.
     shows_camera = any(subject == "camera" for subject, _, _ in true)
     if not shows_camera:
         told = told - {("camera", "is", "still")}
     for fact in true | told:
         subject, relation, _ = fact
-        kind = subject if subject in ("ground", "camera", "cut to") else relation
+        row = subject if subject in ("ground", "camera", "cut to") else relation
         is_asked = fact in told if relation in RELATIONS else fact in true
         if is_asked:
-            counts[kind][0] += fact in true and fact in told
-            counts[kind][1] += 1
+            counts[row][0] += fact in true and fact in told
+            counts[row][1] += 1
     needed = {fact for fact in true if fact[1] not in RELATIONS}
     counts["all"][0] += needed <= told <= true
     counts["all"][1] += 1
@@ -379,31 +401,31 @@ def count_facts(counts, true, told):
 
 def print_score(title, counts):
     print(f"{title:16} {'right':>8}")
-    for kind, (right, asked) in sorted(counts.items()):
+    for row, (right, asked) in sorted(counts.items()):
         low, high = interval(right / asked, asked)
-        print(f"{kind:16} {right / asked:8.1%} of {asked}, 95 % interval {low:.1%} to {high:.1%}")
+        print(f"{row:16} {right / asked:8.1%} of {asked}, 95 % interval {low:.1%} to {high:.1%}")
 
 
-def how_sure(captioner, latents, short, caption, seed=0):
+def how_sure(captioner, latents, brief, caption, seed=0):
     """For each fact of one clip's caption, the share of DRAWS captions drawn at random that tell it too."""
-    generator = torch.Generator(device=short.device).manual_seed(seed)
+    generator = torch.Generator(device=brief.device).manual_seed(seed)
     copies = None if latents is None else latents.expand(DRAWS, -1, -1, -1, -1)
-    draws = write_captions(captioner, copies, short.expand(DRAWS, -1), temperature=1.0, generator=generator)
+    draws = write_captions(captioner, copies, brief.expand(DRAWS, -1), temperature=1.0, generator=generator)
     facts_drawn = [facts_told(other) for other in draws]
     return {fact: np.mean([fact in other for other in facts_drawn]) for fact in sorted(facts_told(caption))}
 
 
 def expand(captioner, prompt, seed=0):
-    """A short prompt → a full caption that keeps what it says and invents the rest.
+    """A brief prompt → a full caption that keeps what it says and invents the rest.
 
     Of DRAWS captions drawn at random, the one that keeps most of what the prompt asks for. A prompt of more
     than MAX_BRIEF_WORDS words is left as it is. Raises BadInput for one that asks for nothing known."""
     check_words([prompt], captioner.words, rich_telling_words())
     if len(split_words(prompt)) > MAX_BRIEF_WORDS:
         return prompt
-    short = ids_of(captioner, [prompt], MAX_BRIEF_WORDS)
-    generator = torch.Generator(device=short.device).manual_seed(seed)
-    draws = write_captions(captioner, None, short.expand(DRAWS, -1), temperature=1.0, generator=generator)
+    brief = ids_of(captioner, [prompt], MAX_BRIEF_WORDS)
+    generator = torch.Generator(device=brief.device).manual_seed(seed)
+    draws = write_captions(captioner, None, brief.expand(DRAWS, -1), temperature=1.0, generator=generator)
     return max(draws, key=lambda caption: quality(prompt, caption))
 
 
@@ -413,16 +435,15 @@ def quality(prompt, caption):
     return kept, words_without_meaning(caption) == ""
 
 
-def score_expander(captioner, prompts, seed=10_000):
-    """Expands short captions of new scenes → (facts kept, facts asked, expansions whose every word tells some
-    fact)."""
-    rng = np.random.default_rng((seed, 3))
+def score_expander(captioner, prompts, seed=0):
+    """Expands brief captions of new videos → (facts kept, facts asked, expansions whose every word tells some
+    fact), counts."""
+    rng = np.random.default_rng((seed, SCORED, CAPTIONS))
     kept = 0
     asked = 0
     meaningful = 0
-    for frames, drawn in draw_scenes(captioner.config, prompts, seed).items():
-        # The expander is for prompts of videos.
-        for scene, choose in drawn if frames > 1 else []:
+    for drawn in draw_scenes(captioner.config, prompts, (seed, SCORED), images=False).values():
+        for scene, choose in drawn:
             prompt = describe_briefly(scene, rng, choose)
             caption = expand(captioner, prompt)
             counts = count_kept(prompt, caption)
@@ -432,21 +453,25 @@ def score_expander(captioner, prompts, seed=10_000):
     return kept, asked, meaningful
 
 
+def as_brief(caption):
+    """A caption from the web, as the captioner reads it: one that is too long to be brief is left out."""
+    return caption if len(split_words(caption)) <= MAX_BRIEF_WORDS else ""
+
+
 def recaption(captioner, latents, captions):
-    """Clips' latents (B, Z, f, h, w) and their short captions → full ones. A caption that is too long to be a
-    short one is not read."""
-    short = [caption if len(split_words(caption)) <= MAX_BRIEF_WORDS else "" for caption in captions]
-    return write_captions(captioner, latents, ids_of(captioner, short, MAX_BRIEF_WORDS))
+    """Clips' latents (B, Z, f, h, w) and the captions they have → full ones (data/precompute.py)."""
+    brief = [as_brief(caption) for caption in captions]
+    return write_captions(captioner, latents, ids_of(captioner, brief, MAX_BRIEF_WORDS))
 
 
-def look_at(captioner, vae, latent_scale, path, short=""):
-    """A clip's or a picture's file → latents (1, Z, f, h, w), short (1, S), its caption. Raises BadInput."""
+def look_at(captioner, vae, latent_scale, path, brief=""):
+    """A clip's or a picture's file → latents (1, Z, f, h, w), brief (1, S), its caption. Raises BadInput."""
     config = captioner.config
     clip = open_clip(path, config)
     frames = min(len(clip), config.frames)
-    frames -= (frames - 1) % TIME_FACTOR
+    frames -= (frames - 1) % TIME_FACTOR  # the VAE takes one frame and a multiple of TIME_FACTOR
     latents = encode_clips(vae, latent_scale, clip[None, :frames])
-    ids = ids_of(captioner, [short], MAX_BRIEF_WORDS)
+    ids = ids_of(captioner, [brief], MAX_BRIEF_WORDS)
     [caption] = write_captions(captioner, latents, ids)
     return latents, ids, caption
 
@@ -463,8 +488,8 @@ def describe_folder(captioner, vae, latent_scale, folder):
         if target.exists():
             continue
         try:
-            short = " ".join(split_words(source.caption(clip) or "")[:MAX_BRIEF_WORDS])
-            _, _, caption = look_at(captioner, vae, latent_scale, clip, short)
+            brief = as_brief(source.caption(clip) or "")
+            _, _, caption = look_at(captioner, vae, latent_scale, clip, brief)
         except (BadInput, OSError, UnicodeDecodeError) as error:
             unusable[clip] = error
             continue
@@ -483,8 +508,8 @@ def make_parser():
     add("input", nargs="?", metavar="INPUT", help=input_help)
     add("--captioner", default=CAPTIONER, metavar="FILE", help="where the captioner is, or is to be written")
     add("--checkpoint", default=WORLD, metavar="FILE", help="train: a model of the rich world, for its VAE")
-    short_help = "train: steps on short captions of ever new clips"
-    add("--short-steps", type=int, default=3000, metavar="N", help=short_help)
+    brief_help = "train: steps on brief captions of ever new clips"
+    add("--brief-steps", type=int, default=3000, metavar="N", help=brief_help)
     full_help = f"train: steps on full captions of {DESCRIBED_CLIPS:,} clips"
     add("--full-steps", type=int, default=1000, metavar="N", help=full_help)
     add("--clips", type=int, default=512, metavar="N", help="score: new clips")
@@ -495,7 +520,7 @@ def make_parser():
 
 def main():
     args = make_parser().parse_args()
-    check_at_least(args, short_steps=0, full_steps=1, clips=1, seed=0)
+    check_at_least(args, brief_steps=0, full_steps=1, clips=1, seed=0)
     example = EXAMPLES.get(args.what)
     if example and not args.input:
         raise BadInput(f"{args.what}: expected something behind it, for example {args.what} {example}")
@@ -506,7 +531,7 @@ def main():
             expected = "expected a model of the rich world (the knob `scenes`)"
             raise BadInput(f"--checkpoint {args.checkpoint}: {expected}")
         Path(args.captioner).parent.mkdir(parents=True, exist_ok=True)
-        captioner = train_captioner(model, args.short_steps, args.full_steps, args.seed)
+        captioner = train_captioner(model, args.brief_steps, args.full_steps, args.seed)
         save_captioner(args.captioner, captioner, model)
         print(f"{args.captioner} is trained; next: python recaption.py score")
         return
@@ -516,12 +541,12 @@ def main():
         print_score("new clips", score(*parts, args.clips))
         print_score("held-out things", score(*parts, args.clips, held_out="thing"))
         kept, asked, meaningful = score_expander(parts[0], args.clips)
-        told = f"{meaningful} expansions in which every word tells something"
+        told = f"{meaningful} of {args.clips} expansions in which every word tells something"
         print(f"expander: {kept} of {asked} facts kept ({kept / asked:.1%}); {told}")
     elif args.what == "describe":
-        latents, short, caption = look_at(*parts, args.input)
+        latents, brief, caption = look_at(*parts, args.input)
         print(caption)
-        for fact, share in how_sure(parts[0], latents, short, caption).items():
+        for fact, share in how_sure(parts[0], latents, brief, caption).items():
             print(f"  {share:4.0%} sure: {' '.join(fact)}")
     elif args.what == "expand":
         print(expand(parts[0], args.input, args.seed))

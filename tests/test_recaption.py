@@ -38,9 +38,9 @@ def captioner():
 def inputs():
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(2, 3, 3, 4, 6, generator=generator)
-    short = torch.randint(0, len(WORDS), (2, 5), generator=generator)
+    brief = torch.randint(0, len(WORDS), (2, 5), generator=generator)
     said = torch.randint(1, len(WORDS), (2, 7), generator=generator)
-    return latents, short, said
+    return latents, brief, said
 
 
 def test_every_block_starts_as_the_identity_and_all_words_are_equally_likely():
@@ -51,17 +51,17 @@ def test_every_block_starts_as_the_identity_and_all_words_are_equally_likely():
 
 
 def test_a_word_depends_on_all_before_it_and_on_none_behind(captioner):
-    latents, short, said = inputs()
-    before = captioner(latents, short, said)
+    latents, brief, said = inputs()
+    before = captioner(latents, brief, said)
     changed = said.clone()
     changed[:, 3] = 1 + changed[:, 3] % len(WORDS)
-    after = captioner(latents, short, changed)
+    after = captioner(latents, brief, changed)
     same = (before == after).all(-1).all(0)
     assert same.tolist() == 4 * [True] + 4 * [False]
 
 
 @pytest.mark.parametrize("part", [0, 1])
-def test_every_word_sees_the_clip_and_the_short_caption(captioner, part):
+def test_every_word_sees_the_clip_and_the_brief_caption(captioner, part):
     given = list(inputs())
     before = captioner(*given)
     given[part] = given[part].clone()
@@ -71,11 +71,11 @@ def test_every_word_sees_the_clip_and_the_short_caption(captioner, part):
 
 def test_words_stand_at_the_same_positions_with_and_without_a_clip(captioner):
     # With all clips' patches hidden from attention, a clip makes no difference.
-    latents, short, said = inputs()
+    latents, brief, said = inputs()
     captioner.patch_embedding.weight.data.zero_()
     for block in captioner.blocks:
         block.proj.weight.data.zero_()
-    torch.testing.assert_close(captioner(latents, short, said), captioner(None, short, said))
+    torch.testing.assert_close(captioner(latents, brief, said), captioner(None, brief, said))
 
 
 def test_a_patch_carries_where_it_is(captioner):
@@ -84,26 +84,26 @@ def test_a_patch_carries_where_it_is(captioner):
     assert len(tokens.unique(dim=0)) == 18
 
 
-def test_it_learns_short_captions_of_new_clips_then_full_ones_of_the_described(world_model, monkeypatch):
+def test_it_learns_brief_captions_of_new_clips_then_full_ones_of_the_described(world_model, monkeypatch):
     monkeypatch.setattr(recaption, "DESCRIBED_CLIPS", 3)
-    monkeypatch.setattr(recaption, "SHORT_CLIPS", 3)
-    monkeypatch.setattr(recaption, "SHORT_CLIPS_STEPS", 1)
+    monkeypatch.setattr(recaption, "BRIEF_CLIPS", 3)
+    monkeypatch.setattr(recaption, "BRIEF_CLIPS_STEPS", 1)
     monkeypatch.setattr(recaption, "BATCH", 2)
     monkeypatch.setattr(recaption, "describe_fully", lambda scene, rng, choose: "red")
     monkeypatch.setattr(recaption, "describe_briefly", lambda scene, rng, choose: "blue")
     seen = []
 
-    def spy(captioner, latents, short, full):
-        seen.append((latents, short, [WORDS[i - 1] for i in full[:, 0].tolist()]))
-        return caption_loss(captioner, latents, short, full)
+    def spy(captioner, latents, brief, full):
+        seen.append((latents, brief, [WORDS[i - 1] for i in full[:, 0].tolist()]))
+        return caption_loss(captioner, latents, brief, full)
 
     monkeypatch.setattr(recaption, "caption_loss", spy)
     recaption.train_captioner(load_model(world_model), 2, 1)
 
-    # Two steps on short captions, which are not given: they are to be written. Each has clips of its own.
-    (first, no_short, short_captions), (second, _, _), with_clip, without = seen
-    assert not no_short.any()
-    assert short_captions == 2 * ["blue"]
+    # Two steps on brief captions, which are not given: they are to be written. Each has clips of its own.
+    (first, no_brief, brief_captions), (second, _, _), with_clip, without = seen
+    assert not no_brief.any()
+    assert brief_captions == 2 * ["blue"]
     assert first.shape != second.shape or (first != second).any()
 
     # One step on full captions, once with a clip, once without.
@@ -114,32 +114,32 @@ def test_it_learns_short_captions_of_new_clips_then_full_ones_of_the_described(w
 
 
 def test_the_loss_is_over_the_words_and_one_end(captioner):
-    latents, short, _ = inputs()
+    latents, brief, _ = inputs()
     full = torch.tensor([[4, 9, 2, 0, 0, 0], [7, 0, 0, 0, 0, 0]])
-    log_p = captioner(latents, short, full[:, :-1]).log_softmax(-1)
+    log_p = captioner(latents, brief, full[:, :-1]).log_softmax(-1)
     of_first = [log_p[0, 0, 4], log_p[0, 1, 9], log_p[0, 2, 2], log_p[0, 3, 0]]
     of_second = [log_p[1, 0, 7], log_p[1, 1, 0]]
     expected = -torch.stack(of_first + of_second).mean()
-    torch.testing.assert_close(caption_loss(captioner, latents, short, full), expected)
+    torch.testing.assert_close(caption_loss(captioner, latents, brief, full), expected)
 
 
 def test_greedy_captions_take_the_likeliest_word_each_time(captioner):
-    latents, short, _ = inputs()
-    captions = write_captions(captioner, latents, short)
+    latents, brief, _ = inputs()
+    captions = write_captions(captioner, latents, brief)
     for row, caption in enumerate(captions):
         words = [WORDS.index(word) + 1 for word in caption.split()]
         said = torch.tensor([words])
-        logits = captioner(latents[row : row + 1], short[row : row + 1], said)[0]
+        logits = captioner(latents[row : row + 1], brief[row : row + 1], said)[0]
         assert logits.argmax(-1)[: len(words)].tolist() == words
         assert len(words) == recaption.ROOM - 1 or logits[-1].argmax() == 0
 
 
 def test_drawn_captions_follow_their_generator(captioner):
-    latents, short, _ = inputs()
+    latents, brief, _ = inputs()
 
     def draw(seed):
         generator = torch.Generator().manual_seed(seed)
-        return write_captions(captioner, latents, short, temperature=1.0, generator=generator)
+        return write_captions(captioner, latents, brief, temperature=1.0, generator=generator)
 
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)
@@ -148,18 +148,18 @@ def test_drawn_captions_follow_their_generator(captioner):
 def test_a_caption_of_few_words_is_learned_by_heart():
     torch.manual_seed(0)
     captioner = Captioner(CONFIG, WORDS)
-    latents, short, _ = inputs()
+    latents, brief, _ = inputs()
     full = torch.zeros(2, 5, dtype=torch.long)
     full[0, :3] = torch.tensor([5, 8, 3])
     full[1, :2] = torch.tensor([9, 4])
     optimizer = torch.optim.Adam(captioner.parameters(), 1e-2)
     for _ in range(50):
-        loss = caption_loss(captioner, latents, short, full)
+        loss = caption_loss(captioner, latents, brief, full)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     expected = [" ".join(WORDS[i - 1] for i in row if i > 0) for row in full.tolist()]
-    assert write_captions(captioner, latents, short) == expected
+    assert write_captions(captioner, latents, brief) == expected
 
 
 def test_scenes_have_the_lengths_of_the_config_and_images_tell_no_motion():
@@ -209,10 +209,10 @@ def world_model(tmp_path):
 def trained(world_model, command, tmp_path, monkeypatch):
     """The file of a captioner that was trained for a step."""
     monkeypatch.setattr(recaption, "DESCRIBED_CLIPS", 3)
-    monkeypatch.setattr(recaption, "SHORT_CLIPS", 3)
+    monkeypatch.setattr(recaption, "BRIEF_CLIPS", 3)
     monkeypatch.setattr(recaption, "BATCH", 2)
     path = tmp_path / "captioner.pt"
-    words = ["train", "--checkpoint", world_model, "--captioner", path, "--short-steps", 1, "--full-steps", 1]
+    words = ["train", "--checkpoint", world_model, "--captioner", path, "--brief-steps", 1, "--full-steps", 1]
     words += ["--device", "cpu"]
     code, out, err = command(recaption, *words)
     assert code == 0, err
