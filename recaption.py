@@ -149,8 +149,8 @@ class Captioner(nn.Module):
         x = torch.cat(parts, 1)                                                    # (B, N, D)
         N = x.shape[1]
 
-        # A prefix language model: a word sees everything before it. The prefix, which is the clip and the brief
-        # caption, sees itself, and no word.
+        # A prefix language model: a word sees everything before it. The prefix, the clip and the brief caption,
+        # sees itself, and no word.
         prefix = N - (K + 1)
         token = torch.arange(N, device=x.device)
         visible = (token[None, :] <= token[:, None]) | (token[None, :] < prefix)   # (N, N)
@@ -184,7 +184,7 @@ def caption_loss(captioner, latents, brief, caption):
     logits = captioner(latents, brief, caption[:, :-1])                            # (B, L, V + 1)
     lengths = (caption > 0).sum(1, keepdim=True)                                   # (B, 1)
     place = torch.arange(caption.shape[1], device=caption.device)                  # (L,)
-    is_scored = place <= lengths                                                   # (B, L): the first 0 is END
+    is_scored = place <= lengths  # (B, L): the words and the first 0, which is END
     losses = F.cross_entropy(logits.transpose(1, 2), caption, reduction="none")    # (B, L)
     return losses[is_scored].mean()
 
