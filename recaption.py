@@ -149,8 +149,8 @@ class Captioner(nn.Module):
         x = torch.cat(parts, 1)                                                    # (B, N, D)
         N = x.shape[1]
 
-        # A prefix language model: a word sees everything before it. The prefix, the clip and the brief caption,
-        # sees itself, and no word.
+        # A prefix language model: a word sees all before it. The clip and the brief caption, its prefix,
+        # see each other, and no word.
         prefix = N - (K + 1)
         token = torch.arange(N, device=x.device)
         visible = (token[None, :] <= token[:, None]) | (token[None, :] < prefix)   # (N, N)
