@@ -7,16 +7,18 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import recaption
 import sample
 import train
 from data import precompute
-from dit import DiT
+from dit import DiT, token_positions
+from patches import grid_positions, rope
 from recaption import Captioner, caption_loss, count_facts, draw_scenes, write_captions
 from utils.checkpoint import load_model, save_checkpoint
 from vae import VAE
-from world.captions import facts, facts_of_image, rich_vocab
+from world.captions import MAX_BRIEF_WORDS, describe_fully, facts, facts_of_image, rich_vocab
 
 CONFIG = Config(
     scenes="move", frames=9, height=16, width=24, lengths="5 9", vae_width=8, latent_channels=3, dit_width=32,
@@ -50,14 +52,15 @@ def test_every_block_starts_as_the_identity_and_all_words_are_equally_likely():
         assert not block.modulation_offset.any()
 
 
-def test_a_word_depends_on_all_before_it_and_on_none_behind(captioner):
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_word_depends_on_all_before_it_and_on_none_behind(captioner, place):
     latents, brief, said = inputs()
     before = captioner(latents, brief, said)
     changed = said.clone()
-    changed[:, 3] = 1 + changed[:, 3] % len(WORDS)
+    changed[:, place] = 1 + changed[:, place] % len(WORDS)
     after = captioner(latents, brief, changed)
     same = (before == after).all(-1).all(0)
-    assert same.tolist() == 4 * [True] + 4 * [False]
+    assert same.tolist() == (place + 1) * [True] + (7 - place) * [False]
 
 
 @pytest.mark.parametrize("part", [0, 1])
@@ -69,19 +72,40 @@ def test_every_word_sees_the_clip_and_the_brief_caption(captioner, part):
     assert (captioner(*given) != before).any(-1).all()
 
 
-def test_words_stand_at_the_same_positions_with_and_without_a_clip(captioner):
-    # With all clips' patches hidden from attention, a clip makes no difference.
+def test_patches_stand_in_their_grid_and_words_behind_any_clip(captioner, monkeypatch):
+    turned_by = []
+
+    def spy(positions, head_dim):
+        turned_by.append(positions)
+        return rope(positions, head_dim)
+
+    monkeypatch.setattr(recaption, "rope", spy)
     latents, brief, said = inputs()
-    captioner.patch_embedding.weight.data.zero_()
-    for block in captioner.blocks:
-        block.proj.weight.data.zero_()
-    torch.testing.assert_close(captioner(latents, brief, said), captioner(None, brief, said))
+    captioner(latents, brief, said)
+    captioner(None, brief, said)
+    words = grid_positions((13, 1, 1)) + torch.tensor([recaption.WORDS_START, 0, 0])
+    embedded, with_clip, without = turned_by
+    assert torch.equal(embedded, token_positions((3, 2, 3), 0))
+    assert torch.equal(with_clip, torch.cat([grid_positions((3, 2, 3)), words]))
+    assert torch.equal(without, words)
 
 
 def test_a_patch_carries_where_it_is(captioner):
     latents = torch.ones(1, 3, 3, 4, 6)
     [tokens] = captioner.embed_clip(latents, (3, 2, 3))
     assert len(tokens.unique(dim=0)) == 18
+
+
+def test_three_clips_in_ten_have_no_brief_caption_and_prompts_of_videos_are_expanded(captioner, monkeypatch):
+    monkeypatch.setattr(recaption, "BATCH", 1000)
+    monkeypatch.setattr(recaption, "describe_briefly", lambda scene, rng, choose: "blue")
+    clips = {frames: ([(None, facts)], [WORDS[frames]], torch.zeros(1)) for frames in (1, 5)}
+    rng = np.random.default_rng(0)
+    _, brief, _ = recaption.draw_batch(captioner, clips, rng)
+    assert brief.any(1).float().mean() == pytest.approx(0.7, abs=0.05)
+    _, brief, caption = recaption.draw_batch(captioner, clips, rng, with_clip=False)
+    assert brief.any(1).all()
+    assert (caption[:, 0] == WORDS.index(WORDS[5]) + 1).all()
 
 
 def test_it_learns_brief_captions_of_new_clips_then_full_ones_of_the_described(world_model, monkeypatch):
@@ -92,12 +116,20 @@ def test_it_learns_brief_captions_of_new_clips_then_full_ones_of_the_described(w
     monkeypatch.setattr(recaption, "describe_fully", lambda scene, rng, choose: "red")
     monkeypatch.setattr(recaption, "describe_briefly", lambda scene, rng, choose: "blue")
     seen = []
+    has_gradients = []
+    rates = []
 
-    def spy(captioner, latents, brief, full):
-        seen.append((latents, brief, [WORDS[i - 1] for i in full[:, 0].tolist()]))
-        return caption_loss(captioner, latents, brief, full)
+    def spy(captioner, latents, brief, caption):
+        seen.append((latents, brief, [WORDS[i - 1] for i in caption[:, 0].tolist()]))
+        has_gradients.append(any(p.grad is not None for p in captioner.parameters()))
+        return caption_loss(captioner, latents, brief, caption)
+
+    def rate(step, peak, steps, **options):
+        rates.append((step, steps))
+        return 0.01
 
     monkeypatch.setattr(recaption, "caption_loss", spy)
+    monkeypatch.setattr(train, "learning_rate", rate)
     recaption.train_captioner(load_model(world_model), 2, 1)
 
     # Two steps on brief captions, which are not given: they are to be written. Each has clips of its own.
@@ -111,6 +143,10 @@ def test_it_learns_brief_captions_of_new_clips_then_full_ones_of_the_described(w
     assert without[0] is None
     assert with_clip[2] + without[2] == 4 * ["red"]
     assert (without[1][:, 0] == WORDS.index("blue") + 1).all()
+
+    # A step begins without gradients; those of the last one's two batches are added. One schedule for all.
+    assert has_gradients == [False, False, False, True]
+    assert set(rates) == {(0, 3), (1, 3), (2, 3)}
 
 
 def test_the_loss_is_over_the_words_and_one_end(captioner):
@@ -132,6 +168,17 @@ def test_greedy_captions_take_the_likeliest_word_each_time(captioner):
         logits = captioner(latents[row : row + 1], brief[row : row + 1], said)[0]
         assert logits.argmax(-1)[: len(words)].tolist() == words
         assert len(words) == recaption.ROOM - 1 or logits[-1].argmax() == 0
+
+
+def test_each_caption_of_a_batch_ends_at_its_own_end(captioner):
+    script = torch.tensor([[3, 0, 5, 0], [3, 4, 5, 0]])
+
+    def say(latents, brief, said):
+        return F.one_hot(script[:, said.shape[1], None], len(WORDS) + 1)
+
+    captioner.forward = say
+    expected = [WORDS[2], " ".join([WORDS[2], WORDS[3], WORDS[4]])]
+    assert write_captions(captioner, None, torch.zeros(2, 5, dtype=torch.long)) == expected
 
 
 def test_drawn_captions_follow_their_generator(captioner):
@@ -167,6 +214,28 @@ def test_scenes_have_the_lengths_of_the_config_and_images_tell_no_motion():
     assert {frames: len(of_length) for frames, of_length in drawn.items()} == {1: 2, 5: 2, 9: 2}
     assert {choose for _, choose in drawn[1]} == {facts_of_image}
     assert {choose for _, choose in drawn[5] + drawn[9]} == {facts}
+
+
+def test_scenes_last_as_long_as_their_clips(monkeypatch):
+    lasting = set()
+
+    def draw(rng, kind, extent, seconds, **options):
+        lasting.add(seconds)
+
+    monkeypatch.setattr(recaption, "draw_rich_scene", draw)
+    draw_scenes(CONFIG, 6, seed=0)
+    assert lasting == {0, 4 / CONFIG.fps, 8 / CONFIG.fps}
+
+
+def test_captions_are_scored_against_their_own_scenes(captioner, monkeypatch):
+    monkeypatch.setattr(recaption, "BATCH", 1)
+    rng = np.random.default_rng(0)
+    captions = []
+    for drawn in draw_scenes(CONFIG, 6, (0, recaption.SCORED)).values():
+        captions += [describe_fully(scene, rng, choose) for scene, choose in drawn]
+    monkeypatch.setattr(recaption, "write_captions", lambda *args: [captions.pop(0)])
+    counts = recaption.score(captioner, VAE(CONFIG), torch.tensor(1.0), 6)
+    assert all(right == asked for right, asked in counts.values())
 
 
 def test_facts_are_counted_as_right_wrong_and_true():
@@ -249,10 +318,28 @@ def test_a_folder_is_described_once_and_what_is_no_clip_is_named(trained, comman
     assert out.endswith("1 captions written\n")
 
 
+def test_the_captions_that_a_folder_has_are_read(folder, monkeypatch):
+    read = {}
+
+    def look_at(captioner, vae, latent_scale, path, brief):
+        read[path.name] = brief
+        return None, None, "x"
+
+    monkeypatch.setattr(recaption, "look_at", look_at)
+    recaption.describe_folder(None, None, None, folder)
+    assert read["a.mp4"] == "clip a"
+    assert read["silent.mp4"] == ""
+
+
 def test_how_sure_it_is_of_a_fact_is_the_share_of_draws_that_tell_it(captioner, monkeypatch):
     caption = "a small red circle at rest over stripes"
     other = "a small red square at rest over stripes"
-    monkeypatch.setattr(recaption, "write_captions", lambda *args, **options: 6 * [caption] + 2 * [other])
+
+    def draw(captioner, latents, brief, temperature, generator):
+        assert temperature == 1
+        return 6 * [caption] + 2 * [other]
+
+    monkeypatch.setattr(recaption, "write_captions", draw)
     sure = recaption.how_sure(captioner, None, torch.zeros(1, 14, dtype=torch.long), caption)
     assert sure["red", "shape", "circle"] == pytest.approx(0.75)
     assert sure["red", "size", "small"] == 1
@@ -263,6 +350,40 @@ def test_of_the_drawn_captions_the_one_that_keeps_the_prompt_is_taken(captioner,
     drawn = ["a small red square at rest over stripes", kept, "a large blue star at rest over stripes"]
     monkeypatch.setattr(recaption, "write_captions", lambda *args, **options: drawn)
     assert recaption.expand(captioner, "a big blue ball") == kept
+
+
+def test_an_expansion_is_judged_by_what_it_keeps_then_by_its_meaning():
+    keeps = "a small red circle teleporting"
+    means = "a small blue square at rest"
+    assert recaption.quality("a red ball", keeps) > recaption.quality("a red ball", means)
+
+
+def test_expansions_follow_the_seed(captioner, monkeypatch):
+    monkeypatch.setattr(recaption, "ROOM", 5)
+    first = recaption.expand(captioner, "a ball", seed=1)
+    assert recaption.expand(captioner, "a ball", seed=1) == first
+    assert recaption.expand(captioner, "a ball", seed=2) != first
+
+
+def test_the_expander_is_scored_on_prompts_of_videos(captioner, monkeypatch):
+    told = []
+
+    def describe(scene, rng, choose):
+        told.append(choose)
+        return "a ball"
+
+    monkeypatch.setattr(recaption, "describe_briefly", describe)
+    monkeypatch.setattr(recaption, "expand", lambda captioner, prompt: "a small red circle at rest")
+    kept, asked, meaningful = recaption.score_expander(captioner, 6)
+    assert kept == asked
+    assert meaningful == 6
+    assert told == 6 * [facts]
+
+
+def test_captions_too_long_to_be_brief_are_not_read(captioner, monkeypatch):
+    monkeypatch.setattr(recaption, "write_captions", lambda captioner, latents, brief: brief.any(1).tolist())
+    captions = [" ".join(count * ["red"]) for count in (MAX_BRIEF_WORDS, MAX_BRIEF_WORDS + 1)]
+    assert recaption.recaption(captioner, None, captions) == [True, False]
 
 
 def test_a_long_prompt_is_left_as_it_is(captioner):
