@@ -19,6 +19,7 @@ import train
 from data.datasets import WorldDataset
 from dit import DiT
 from utils.checkpoint import SHIPPED, load_model
+from vae import VAE
 from world.scenes import SEEN
 
 ROOT = Path(__file__).parents[1]
@@ -270,6 +271,16 @@ def test_the_plan_has_the_operations_of_a_step(monkeypatch):
     assert planned == pytest.approx(counted.get_total_flops(), rel=0.15)
 
 
+@pytest.mark.parametrize("recompute, passes", [(False, 3), (True, 4)])
+def test_the_plan_has_each_batch_of_a_step_forward_and_back(monkeypatch, recompute, passes):
+    monkeypatch.setattr(bench, "forward_operations", lambda config, feature_width: (10, 1))
+    monkeypatch.setattr(bench, "activation_costs", lambda config, feature_width: (0, 0, 0))
+    plan = bench.make_plan(replace(PLANNED, batches_per_step=4, recompute=recompute), gpus=2)
+    assert plan["clips"] == 4 * PLANNED.dit_tokens / plan["tokens"]
+    # Back costs twice as much as forward; the VAE only encodes.
+    assert plan["operations"] == plan["clips"] * (10 * passes + 1)
+
+
 @pytest.mark.parametrize("width, recompute", [(64, False), (128, True)])
 def test_the_plan_has_the_memory_of_a_step(width, recompute):
     config = replace(PLANNED, dit_width=width, recompute=recompute)
@@ -280,6 +291,13 @@ def test_the_plan_has_the_memory_of_a_step(width, recompute):
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())])
     assert bench.make_plan(config, gpus=1)["activations"] == pytest.approx(held.max(), rel=0.15)
+
+
+def test_recomputing_keeps_the_float32_input_of_each_block(monkeypatch):
+    monkeypatch.setattr(bench, "forward_operations", lambda config, feature_width: (0, 0))
+    monkeypatch.setattr(bench, "activation_costs", lambda config, feature_width: (0, 0, 0))
+    plan = bench.make_plan(replace(PLANNED, recompute=True), gpus=1)
+    assert plan["activations"] == 4 * PLANNED.dit_tokens * PLANNED.dit_width * PLANNED.dit_depth
 
 
 def with_kernel(kernel, attend=F.scaled_dot_product_attention):
@@ -310,6 +328,19 @@ def test_each_gpu_has_its_part_of_the_states_with_fsdp():
     assert parts < whole
 
 
+def test_with_fsdp_each_gpu_has_two_whole_blocks_with_gradients_beside_its_part(monkeypatch):
+    monkeypatch.setattr(bench, "forward_operations", lambda config, feature_width: (0, 0))
+    monkeypatch.setattr(bench, "activation_costs", lambda config, feature_width: (0, 0, 0))
+    config = replace(PLANNED, parallel="fsdp")
+    matrices = sum(p.numel() for p in DiT(config).blocks.parameters() if p.ndim > 1)
+    blocks = 4 * 4 * matrices / config.dit_depth
+    vae = 4 * sum(p.numel() for p in VAE(config).parameters())
+    whole = bench.make_plan(config, gpus=1)["states"]
+    half = bench.make_plan(config, gpus=2)["states"]
+    assert half == pytest.approx((whole - vae) / 2 + blocks + vae)
+    assert bench.make_plan(replace(config, parallel="ddp"), gpus=2)["states"] == whole
+
+
 @pytest.mark.parametrize("words, answer", [
     (["--gpus", 3], "--gpus 3: expected a divisor of batches_per_step = 64"),
     (["--mfu", 1.5], "--mfu 1.5: expected a share above 0, at most 1"),
@@ -325,6 +356,14 @@ def test_the_plan_of_a_preset_is_printed(command, monkeypatch):
     assert code == 0, err
     assert "a clip of 65x256x256: 4,448 tokens" in out
     assert "on 8 GPUs" in out
+
+
+def test_the_hours_are_the_operations_over_the_rate_of_all_gpus(monkeypatch, capsys):
+    plan = {"parameters": 1, "tokens": 1, "clips": 1, "operations": 36e15, "states": 0, "activations": 0}
+    monkeypatch.setattr(bench, "make_plan", lambda config, gpus, feature_width: plan)
+    bench.print_plan(replace(PLANNED, batches_per_step=8, dit_steps=1000), gpus=4, peak=1000, mfu=0.5)
+    # 1000 steps of 36 PFLOP at 2 PFLOP a second
+    assert "5.0 hours on 4 GPUs" in capsys.readouterr().out
 
 
 def test_a_folder_its_shards_and_their_latents_give_the_same_batches(command, checkpoint):

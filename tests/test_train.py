@@ -1,6 +1,7 @@
 """Training: the step, the loop, and what survives a kill."""
 from config import BadInput
 
+import contextlib
 import csv
 import re
 import shlex
@@ -213,6 +214,30 @@ def test_the_gradients_of_a_steps_batches_are_averaged(config, stage):
     assert loss == pytest.approx(sum(losses).item() / 3)
     for p, gradient in zip(network.parameters(), expected, strict=True):
         torch.testing.assert_close(torch.zeros_like(p) if p.grad is None else p.grad, gradient)
+
+
+def test_a_process_adds_up_its_own_batches_and_shares_with_the_last(config, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(train.distributed, "wrap", lambda network, *_: network)
+    monkeypatch.setattr(train.distributed, "mean", lambda number: number)
+    numbers = []
+    shared = []
+
+    @contextlib.contextmanager
+    def sharing_gradients(engine, now):
+        shared.append(now)
+        yield
+
+    monkeypatch.setattr(train.distributed, "sharing_gradients", sharing_gradients)
+    monkeypatch.setattr(train, "seed_batch", lambda config, number: numbers.append(number))
+    trainer = train.Trainer(replace(config, batches_per_step=4), ["a"], "cpu")
+    weight = next(trainer.vae.parameters())
+    train.add_gradients(trainer, "vae", iter(range(9)), lambda groups: (weight.sum(),))
+    assert numbers == [1, 3]
+    assert shared == [False, True]
+    # The mean over its own two; the other process has that of the other two.
+    assert (weight.grad == 1).all()
 
 
 def test_every_weight_moves_in_training(config, tmp_path):
@@ -695,11 +720,11 @@ def test_the_vae_learns_its_own_loss_with_the_configs_weight(config, kl_weight):
 
 @pytest.mark.parametrize("stage", ["vae", "dit"])
 def test_a_stages_batches_begin_at_its_next_step(config, stage):
-    trainer = train.Trainer(replace(config, vae_batch=3), ["a"], "cpu")
+    trainer = train.Trainer(replace(config, vae_batch=3, batches_per_step=2), ["a"], "cpu")
     trainer.steps[stage] = 4
     batches = train.draw_batches(trainer, stage)
     dataset = datasets.WorldDataset(trainer.config, stage)
-    for k in (4, 5):
+    for k in (8, 9):
         for group, expected in zip(next(batches), dataset[k], strict=True):
             assert torch.equal(group[0], to_float(expected[0]))
             assert group[1] == expected[1]
@@ -782,15 +807,16 @@ def test_the_minutes_to_the_next_checkpoint_begin_when_one_is_saved(config, tmp_
     assert saved == [f"{stage}-{step:06d}.png" for step in (2, 4, 6, 7)]
 
 
-def test_each_report_is_of_the_clips_since_the_last_one(config, tmp_path, monkeypatch):
+@pytest.mark.parametrize("per_step", [1, 2])
+def test_each_report_is_of_the_clips_since_the_last_one(config, tmp_path, monkeypatch, per_step):
     reported = []
     monkeypatch.setattr(train, "loss_by_level", lambda levels, losses: reported.append(len(levels)))
-    trainer = make_trainer(replace(config, dit_steps=4, save_minutes=0.0), tmp_path / "run")
-    train.train_dit(trainer, tmp_path / "run")
-    clips = []
-    for k in range(4):
-        batch = datasets.WorldDataset(config)[k]
-        clips.append(sum(len(captions) for _, captions, _ in batch))
+    config = replace(config, dit_steps=2, batches_per_step=per_step, save_minutes=0.0)
+    train.train_dit(make_trainer(config, tmp_path / "run"), tmp_path / "run")
+    clips = [0, 0]
+    for k in range(2 * per_step):
+        for _, captions, _ in datasets.WorldDataset(config)[k]:
+            clips[k // per_step] += len(captions)
     assert reported == clips
 
 
@@ -805,6 +831,18 @@ def test_the_time_of_both_stages_adds_up(config, tmp_path, monkeypatch):
     assert trainer.train_seconds == pytest.approx(1007)
     assert trainer.steps == {"vae": 2, "dit": 0}
     assert read_curve(tmp_path / "run", "vae") == [["step", "loss"], ["0", "0.5"], ["1", "0.25"]]
+
+
+def test_a_step_counts_once_and_the_clips_of_all_its_batches_add_up(config, tmp_path, monkeypatch):
+    trainer = make_trainer(replace(config, batches_per_step=2), tmp_path / "run")
+    progress = train.Progress(trainer, "vae", tmp_path / "run")
+    now = progress.begin_time
+    monkeypatch.setattr(time, "time", lambda: now + 2)
+    for _ in range(2):
+        progress.finish_step(0.5, [[(None, ["a", "b"], None)], [(None, ["c"], None)]])
+    assert trainer.steps["vae"] == 2
+    # 6 clips in 2 seconds
+    assert progress.bar.postfix.endswith(" 3 clips/s")
 
 
 def test_the_bar_is_shown_in_a_log_too_and_by_the_first_process_alone(config, tmp_path, monkeypatch):
@@ -897,6 +935,24 @@ def test_a_resumed_run_goes_on_in_its_own_checkpoint(config, tmp_path):
     (tmp_path / "model.pt").write_bytes(b"its own")
     train.make_folder(parse("--resume", tmp_path / "model.pt"), config)
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_a_run_that_torchrun_starts_again_goes_on_from_what_it_has_saved_itself(tmp_path, monkeypatch):
+    parser = train.make_parser()
+    args = parser.parse_args(["--out", str(tmp_path), "--device", "cpu"])
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    (tmp_path / "model.pt").touch()
+    assert train.args_after_restart(parser, args) is args  # another run's
+    train.distributed.mark(tmp_path)
+    resumed = train.args_after_restart(parser, args)
+    assert (resumed.resume, resumed.device) == (str(tmp_path / "model.pt"), "cpu")
+
+
+def test_a_resumed_run_needs_batches_for_all_processes(whole_checkpoint, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(train.distributed, "wrap", lambda network, *_: network)
+    with pytest.raises(BadInput, match="batches_per_step = 1: expected a multiple of 2"):
+        train.resumed_trainer(parse("--resume", whole_checkpoint), "cpu")
 
 
 def test_a_resumed_run_takes_no_knob_and_no_preset(checkpoint):

@@ -94,6 +94,26 @@ def test_an_interrupted_call_goes_on(latents, monkeypatch):
     assert len(PrecomputedDataset(config)[3]) > 0
 
 
+def test_a_later_shard_has_the_runs_own_batches(latents, monkeypatch):
+    monkeypatch.setattr(precompute, "BATCHES_PER_SHARD", 2)
+    made, config, model = latents(seed=1)  # in two shards
+    x_0, t, _, _ = prepared(made, model, 3)
+    other_x_0, other_t, _, _ = prepared(config, model, 3)
+    for a, b in zip([*x_0, *t], [*other_x_0, *other_t], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_no_shard_appears_before_it_is_whole(latents, monkeypatch, tmp_path):
+    def encode_until_killed(trainer, groups):
+        raise KeyboardInterrupt
+
+    made, _, model = latents()
+    monkeypatch.setattr(precompute, "encode_batch", encode_until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        precompute.precompute(made, model, 2, tmp_path / "killed")
+    assert not list((tmp_path / "killed").glob("*.tar"))
+
+
 def test_other_knobs_of_the_batches_are_refused_and_those_of_the_network_are_not(latents):
     _, config, _ = latents()
     PrecomputedDataset(replace(config, dit_depth=5, dit_steps=77, lr=0.5))
@@ -136,6 +156,7 @@ def test_every_knob_that_is_free_is_one():
     assert set(precompute.FREE) <= knobs
     of_the_batches = knobs - set(precompute.FREE)
     assert {"seed", "dit_tokens", "text_encoder", "max_words", "given_prob", "sizes"} <= of_the_batches
+    assert {"image_prob", "lengths", "fps", "captioner", "recaption_share", "vae_width"} <= of_the_batches
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
@@ -148,3 +169,36 @@ def test_a_captioner_writes_its_share_of_the_captions(latents, monkeypatch, shar
     [(_, captions, _)] = precompute.recaption_batch(trainer, [(video, 400 * ["old"], None)], None, share, rng)
     assert captions.count("new") / 400 == pytest.approx(share, abs=0.08)
     assert set(captions) <= {"new", "old"}
+
+
+def test_the_captioner_sees_latents(latents, monkeypatch):
+    seen = []
+
+    def write(captioner, latents, captions):
+        seen.append(latents)
+        return captions
+
+    monkeypatch.setattr(recaption, "recaption", write)
+    made, _, model = latents()
+    trainer = train.Trainer(made, model.vocab, "cpu")
+    video = torch.zeros(2, 3, 5, 8, 16)
+    precompute.recaption_batch(trainer, [(video, ["a", "b"], None)], None, 1, np.random.default_rng(0))
+    assert torch.equal(seen[0], trainer.encode(video))
+
+
+def test_each_batch_has_new_captions_at_other_places(latents, monkeypatch, tmp_path):
+    def write(captioner, latents, captions):
+        return ["new"] * len(captions)
+
+    monkeypatch.setattr(recaption, "recaption", write)
+    made, _, model = latents(recaption_share=0.5)
+    out = tmp_path / "recaptioned"
+    precompute.precompute(made, model, 4, out, captioner="any")
+    dataset = PrecomputedDataset(replace(made, data=str(out)))
+    places = []
+    for number in range(4):
+        captions = [caption for _, captions, _ in dataset[number] for caption in captions]
+        places.append([caption == "new" for caption in captions])
+    # Batches differ in size; what tells them apart is where all of them have a caption.
+    shared = min(len(is_new) for is_new in places)
+    assert len({tuple(is_new[:shared]) for is_new in places}) > 1

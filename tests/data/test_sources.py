@@ -9,7 +9,7 @@ import torch
 
 from data import pack
 from data.datasets import make_dataset
-from data.sources import Folder, Shards, expand_braces, open_source, shown
+from data.sources import Folder, Shards, add_file, claim, expand_braces, open_source, shown
 
 SHAPES = {"lengths": "5 9", "sizes": "16x24 24x16", "image_prob": 0.2}
 CONFIG = Config(frames=9, height=16, width=24, fps=10.0, dit_tokens=120, **SHAPES)
@@ -40,6 +40,15 @@ def test_shards_hold_the_bytes_and_captions_of_the_folder(folder, shards):
         assert packed.caption(clip) == source.caption(path)
 
 
+def test_clips_have_a_folders_order_however_they_are_spread(tmp_path):
+    for shard, name in enumerate(("b", "a")):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+            add_file(tar, f"sub/{name}.mp4", b"")
+            add_file(tar, f"sub/{name}.txt", name.encode())
+    shards = Shards(f"{tmp_path}/{{0..1}}.tar")
+    assert [shards.caption(clip) for clip in shards.clips] == ["a", "b"]
+
+
 @pytest.mark.parametrize("stage", ["vae", "dit"])
 def test_the_same_seed_draws_the_same_batches_from_a_folder_and_from_shards(folder, shards, stage):
     a = make_dataset(replace(CONFIG, data=str(folder)), stage)
@@ -61,6 +70,8 @@ def test_shards_are_webdatasets(folder, shards):
 
 def test_braces_count_with_leading_zeros():
     assert expand_braces("s/{008..010}.tar") == ["s/008.tar", "s/009.tar", "s/010.tar"]
+    assert expand_braces("s/{9..10}.tar") == ["s/9.tar", "s/10.tar"]
+    assert expand_braces("s/{3..3}.tar") == ["s/3.tar"]
     assert expand_braces("s/one.tar") == ["s/one.tar"]
     with pytest.raises(BadInput, match="10 comes after 08"):
         expand_braces("s/{10..08}.tar")
@@ -88,3 +99,9 @@ def test_shards_hold_nothing_but_clips_and_captions(shards):
     stems = ("a", "b", "broken", "short")
     expected = [f"{stem}.{ending}" for stem in stems for ending in ("mp4", "txt")]
     assert sorted(names) == sorted([*expected, "silent.mp4"])
+
+
+def test_a_folder_whose_note_cannot_be_read_is_refused(tmp_path):
+    (tmp_path / "about.json").write_text("{")
+    with pytest.raises(BadInput, match="holds shards made of something else"):
+        claim(tmp_path, {}, "about.json")

@@ -1,6 +1,9 @@
 """Alone, a process notices nothing of utils/distributed.py; what several do is in tests/faults."""
 from config import BadInput, Config
 
+import contextlib
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -35,6 +38,35 @@ def test_alone_everything_is_whole_and_everybody_agrees():
     assert distributed.mean(2.5) == 2.5
     assert list(distributed.any_of(True, False)) == [True, False]
     assert distributed.of_the_first("mine") == "mine"
+
+
+def test_all_have_what_the_first_process_has(torchrun, monkeypatch):
+    def broadcast(values):
+        values[0] = "the first's"
+
+    monkeypatch.setattr(distributed.dist, "broadcast_object_list", broadcast)
+    torchrun(WORLD_SIZE=2, RANK=1)
+    assert distributed.of_the_first("mine") == "the first's"
+
+
+@pytest.mark.parametrize("now", [True, False])
+def test_an_engine_waits_with_sharing_until_it_is_told_to(now):
+    waited = []
+
+    @contextlib.contextmanager
+    def no_sync():
+        waited.append(True)
+        yield
+
+    with distributed.sharing_gradients(SimpleNamespace(no_sync=no_sync), now):
+        assert bool(waited) != now
+
+
+def test_a_process_without_a_gpu_says_so(torchrun, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    torchrun(WORLD_SIZE=3, LOCAL_RANK=2)
+    with pytest.raises(BadInput, match="process 3 of this machine finds no GPU: this machine has 2"):
+        distributed.connect(torch.device("cuda"))
 
 
 def test_weights_that_do_not_fit_are_load_state_dicts_to_refuse(dit):

@@ -64,6 +64,15 @@ def test_a_full_caption_keeps_all_that_a_brief_one_of_the_same_scene_asks_for(ki
     ("a box bites a ball", "a small red square bites a large blue circle over stripes", 4, 4),
     ("a box bites a ball", "a small red square at rest and a large blue circle at rest over stripes", 3, 4),
     ("a ball on dots the camera pans left", "a small red circle at rest on dots the view pans left", 4, 4),
+    ("a ball moving left", "a small red circle moving right slowly over stripes", 2, 3),
+    ("a ball going up then left", "a small red circle moving up slowly then right over stripes", 3, 4),
+    ("a ball leaves", "a small red circle at rest over stripes", 2, 3),
+    (
+        "a ball right of a box",
+        "a small red circle at rest and a large blue square at rest over stripes "
+        "the blue square is left of the red circle",
+        4, 4,
+    ),
 ])
 def test_what_is_kept_of_a_brief_caption_is_counted(prompt, caption, kept, asked):
     assert count_kept(prompt, caption) == (kept, asked)
