@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 import text
 from data import precompute
 from data.sources import open_source, shown
-from data.video_io import nearest_size, probe, read_window
+from data.video_io import decode_clip, nearest_size, probe, read_window
 from utils import distributed
 from world.captions import (
     MAX_WORDS,
@@ -47,6 +47,11 @@ from world.scenes import CALM_SECONDS, KINDS, draw_rich_scene, draw_scene, frame
 
 # How long a late clip's motion has lasted, at most, in seconds: a minute is what we sample.
 LATEST = 60.0
+
+# A clip of at most so many seconds is decoded once and kept in memory, until all those kept need so many
+# bytes (in each of the processes that draw batches). The windows of all others are decoded each time.
+KEPT_SECONDS = 20.0
+KEPT_BYTES = 500_000_000
 
 # A packed batch counts as full after this many draws that did not fit.
 MAX_MISSES = 50
@@ -276,6 +281,8 @@ class FileDataset(WorldDataset):
 
         self.paths = list(self.captions)
         self.probed = {}                                        # path -> (width / height, seconds)
+        self.kept = {}                                          # (path, height, width) -> DecodedClip or None
+        self.kept_bytes = 0
 
     def vocab(self):
         if self.config.text_encoder != "vocabulary":
@@ -321,13 +328,27 @@ class FileDataset(WorldDataset):
         for candidate in [path, *others]:
             try:
                 if self.lasts(candidate, frames):
-                    file = self.source.open(candidate)
-                    video = read_window(file, frames, height, width, self.config.fps, rng)
+                    video = self.read(rng, candidate, frames, height, width)
                     return video, self.draw_caption(rng, candidate), 0
             except (av.FFmpegError, ValueError) as error:
                 skip(candidate, error)
         raise BadInput(self.unusable)
 
+    def read(self, rng, clip, frames, height, width):
+        """A random window of a clip, (T, height, width, 3) uint8, from memory where it has been decoded."""
+        key = (clip, height, width)
+        _, seconds = self.probed[clip]
+        if key not in self.kept and seconds <= KEPT_SECONDS and self.kept_bytes < KEPT_BYTES:
+            try:
+                self.kept[key] = decode_clip(self.source.open(clip), height, width)
+                self.kept_bytes += self.kept[key].frames.nbytes
+            except (av.FFmpegError, ValueError):
+                self.kept[key] = None  # broken somewhere: windows may lie before that
+
+        decoded = self.kept.get(key)
+        if decoded:
+            return decoded.window(frames, self.config.fps, rng)
+        return read_window(self.source.open(clip), frames, height, width, self.config.fps, rng)
 
     def draw_caption(self, rng, clip):
         """The clip's recaption in recaption_share of all draws, if it has one, else its caption."""

@@ -17,6 +17,7 @@ import itertools
 import math
 import os
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -217,30 +218,74 @@ def read_window(path, frames, height, width, fps, rng):
         # One thread: clips are small, and batches are drawn in parallel.
         stream = file.streams.video[0]
         stream.codec_context.thread_count = 1
-        length = duration(file, stream)
-        needed = (frames - 1) / fps
-        if length < needed:
-            raise BadInput(f"{length:.2f} s long; {frames} frames at {fps:g} per second need {needed:.2f} s")
-
-        begin = float((stream.start_time or 0) * stream.time_base)
-        start = begin + rng.uniform(0, max(0.0, length - frames / fps))
-        wanted = start + np.arange(frames) / fps
+        wanted = draw_times(begin_of(stream), duration(file, stream), frames, fps, rng)
 
         # Seeking lands on the last key frame before the window; decode on from there.
-        file.seek(int(start / stream.time_base), stream=stream)
+        file.seek(int(wanted[0] / stream.time_base), stream=stream)
         video = frames_at(file.decode(stream), wanted)
 
         # Scale each frame once, also where it is shown twice.
-        H = video[0].height
-        W = video[0].width
-        scaled_height, scaled_width, top, left = cover_crop(H, W, height, width)
         scaled = {}
         for frame in video:
             if id(frame) not in scaled:
-                picture = frame.reformat(scaled_width, scaled_height, "rgb24", interpolation="AREA")
-                scaled[id(frame)] = picture.to_ndarray()
-        clip = np.stack([scaled[id(frame)] for frame in video])                 # whole frames
-        return clip[:, top : top + height, left : left + width]                 # (T, height, width, 3)
+                scaled[id(frame)] = scale_frame(frame, height, width)
+        return np.stack([scaled[id(frame)] for frame in video])                 # (T, height, width, 3)
+
+
+def begin_of(stream):
+    """The time of a video's first frame, in seconds."""
+    return float((stream.start_time or 0) * stream.time_base)
+
+
+def draw_times(begin, length, frames, fps, rng):
+    """A random window of a clip of `length` seconds → the times of its frames. Raises BadInput where the clip
+    is too short."""
+    needed = (frames - 1) / fps
+    if length < needed:
+        raise BadInput(f"{length:.2f} s long; {frames} frames at {fps:g} per second need {needed:.2f} s")
+    start = begin + rng.uniform(0, max(0.0, length - frames / fps))
+    return start + np.arange(frames) / fps
+
+
+def scale_frame(frame, height, width):
+    """A decoded frame → (height, width, 3) uint8: scaled to cover the size, the middle cropped."""
+    scaled_height, scaled_width, top, left = cover_crop(frame.height, frame.width, height, width)
+    picture = frame.reformat(scaled_width, scaled_height, "rgb24", interpolation="AREA").to_ndarray()
+    return picture[top : top + height, left : left + width]
+
+
+@dataclass
+class DecodedClip:
+    """All frames of a clip, at the size that training wants, so that its windows cost nothing more."""
+
+    begin: float  # seconds, as the length
+    length: float
+    times: np.ndarray  # (N,) when each frame appears on screen
+    frames: np.ndarray  # (N, height, width, 3) uint8
+
+    def window(self, frames, fps, rng):
+        """What read_window returns: a random window, (T, height, width, 3) uint8."""
+        wanted = draw_times(self.begin, self.length, frames, fps, rng)
+        # A frame is on screen until the time of the next one.
+        shown = np.searchsorted(self.times, wanted + 1e-6, side="right") - 1
+        return self.frames[shown.clip(0)]
+
+
+def decode_clip(path, height, width):
+    """A clip, a path or an open file → DecodedClip. Raises BadInput or FFmpegError."""
+    with av.open(path) as file:
+        stream = file.streams.video[0]
+        stream.codec_context.thread_count = 1
+        times = []
+        frames = []
+        for frame in file.decode(stream):
+            if frame.time is None:
+                raise BadInput("its frames have no times")
+            times.append(frame.time)
+            frames.append(scale_frame(frame, height, width))
+        if not frames:
+            raise BadInput("no frame could be decoded")
+        return DecodedClip(begin_of(stream), duration(file, stream), np.array(times), np.stack(frames))
 
 
 def framed(frame, zoom, colour=GREY):

@@ -678,6 +678,7 @@ def test_another_clip_takes_the_place_of_one_that_cannot_be_decoded(
             raise error
         return np.full((frames, height, width, 3), 7, np.uint8)
 
+    monkeypatch.setattr(datasets, "KEPT_SECONDS", 0.0)
     monkeypatch.setattr(datasets, "read_window", read_window)
     source = make_dataset(folder_config)
     for video, caption, _ in clips_of(source, batches=3):
@@ -691,9 +692,52 @@ def test_a_folder_in_which_nothing_can_be_decoded_is_refused(folder_config, monk
     def read_window(path, frames, height, width, fps, rng):
         raise ValueError("no frame could be decoded")
 
+    monkeypatch.setattr(datasets, "KEPT_SECONDS", 0.0)
     monkeypatch.setattr(datasets, "read_window", read_window)
     with pytest.raises(BadInput, match="not one clip.mp4 could be read"):
         make_dataset(folder_config)[0]
+
+
+def same_batches(some, others):
+    for groups, other_groups in zip(some, others, strict=True):
+        for group, other in zip(groups, other_groups, strict=True):
+            assert torch.equal(group[0], other[0])
+            assert group[1] == other[1]
+
+
+@pytest.mark.parametrize("seconds, kept_bytes", [(0.0, 10**9), (20.0, 0), (20.0, 1)])
+def test_a_clip_kept_in_memory_gives_the_windows_that_decoding_gives(
+    folder_config, monkeypatch, seconds, kept_bytes
+):
+    source = make_dataset(folder_config)
+    from_memory = [source[k] for k in range(3)]
+    assert source.kept_bytes > 0
+
+    # Long clips are decoded each time, and all of them where memory is full; 1 byte has room for one clip.
+    monkeypatch.setattr(datasets, "KEPT_SECONDS", seconds)
+    monkeypatch.setattr(datasets, "KEPT_BYTES", kept_bytes)
+    decoding = make_dataset(folder_config)
+    same_batches(from_memory, [decoding[k] for k in range(3)])
+    assert len(decoding.kept) == (kept_bytes == 1)
+
+
+def test_a_short_clip_is_decoded_once(folder_config, monkeypatch):
+    source = make_dataset(folder_config)
+    for k in range(3):
+        source[k]
+    monkeypatch.setattr(datasets, "decode_clip", None)
+    monkeypatch.setattr(datasets, "read_window", None)
+    same_batches([source[k] for k in range(3)], [source[k] for k in range(3)])
+
+
+def test_of_a_clip_that_breaks_off_the_windows_before_are_used(folder_config, monkeypatch, capsys):
+    def decode_clip(path, height, width):
+        raise av.error.InvalidDataError(1, "damaged")
+
+    expected = make_dataset(folder_config)[0]
+    monkeypatch.setattr(datasets, "decode_clip", decode_clip)
+    same_batches([expected], [make_dataset(folder_config)[0]])
+    assert "damaged" not in capsys.readouterr().err
 
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path):
