@@ -64,6 +64,7 @@ STRIPED_SHARE = 0.4  # of the ground's variance lies along columns: below, it is
 # How it looks.
 USUAL_PERCENTILE = 90  # of its areas in all frames: what leaves is seen as a whole in few of them
 WHOLE = 0.93  # of its usual area: the thing is seen as a whole
+HALF = 0.5  # of its usual area: less is left of a thing that something hides; a wavering outline leaves more
 GONE = 0.15  # of its usual area: the thing is out of sight
 SUDDEN_STRETCH = 1.2  # width over height against the shape's own, in a single frame
 SIZE_RATIO = 1.2  # a radius over the nearest of SIZES, or the inverse
@@ -133,7 +134,7 @@ def read_shot(video, fps, seconds):
     times = np.arange(T) / fps
     offset, zoom = camera_path(scene.camera, times)
 
-    seen = [read_thing(colour, cover, is_pillar, offset, zoom) for colour, cover in covers.items()]
+    seen = [read_thing(colour, covers, is_pillar, offset, zoom) for colour in covers]
     scene, unread = tell_story(scene, seen, times, (H, W))
     if strays:
         unread.add(("things", "count"))
@@ -283,25 +284,39 @@ def blur(picture):
     return picture
 
 
-def read_thing(colour, cover, is_pillar, offset, zoom):
-    """What a thing looks like, and where it is seen → a dict.
+def read_thing(colour, covers, is_pillar, offset, zoom):
+    """What the thing of one of the covers' colours looks like, and where it is seen → a dict.
 
     colour, shape, radius   its radius in pixels at zoom 1; the shape is None if none covers the same pixels
     track                   (T, 2) the middle of its box over the ground in pixels
     whole, gone             (T,) bool: in which frames all of it is seen, and none of it
+    half_hidden             (T,) bool: in which frames less than half of it is seen
+    free                    (T,) bool: in which frames it touches neither the pillar, nor another thing, nor
+                            the frame's edge, so that nothing but itself makes it look smaller
+    placed                  (T,) bool: in which frames the track says where it is: nothing hides a part of it
     cover                   (T, H, W)
     """
+    cover = covers[colour]
     T, H, W = cover.shape
     middle = np.array([W, H]) / 2
     unit = min(H, W)
     centre, area = read_track(cover)                                                        # (T, 2), (T,)
     area = area / zoom**2
     usual = np.percentile(area, USUAL_PERCENTILE)
-    whole = area > WHOLE * usual
     beside_pillar = is_pillar | np.roll(is_pillar, 1, axis=1) | np.roll(is_pillar, -1, axis=1)
-    whole &= ~(cover * beside_pillar > 0.5).any((1, 2))
+    whole = (area > WHOLE * usual) & ~(cover * beside_pillar > 0.5).any((1, 2))
+    half_hidden = area < HALF * usual
 
-    thing = {"colour": colour, "cover": cover, "whole": whole, "gone": area < GONE * usual, "area": area}
+    # What could hide a part of it: the pillar, other things, and where the frame ends.
+    others = [other > 0.5 for name, other in covers.items() if name != colour]
+    obstacle = np.any([*others, np.broadcast_to(beside_pillar, cover.shape)], axis=0)           # (T, H, W)
+    obstacle[:, [0, -1]] = True
+    obstacle[:, :, [0, -1]] = True
+    free = ~half_hidden & ~(cover * (blur(obstacle.astype(np.float32)) > 0) > 0.5).any((1, 2))
+
+    thing = {"colour": colour, "cover": cover, "area": area}
+    thing |= {"whole": whole, "gone": area < GONE * usual, "half_hidden": half_hidden}
+    thing |= {"free": free, "placed": whole | free}
     thing["shape"], thing["radius"] = read_whole_shape(cover, centre, area, whole, zoom)
     drop = CENTRE_DROP.get(thing["shape"], 0) * thing["radius"]
     view = centre - drop * zoom[:, None] * (0, 1)                                           # (T, 2)
@@ -335,10 +350,13 @@ def read_whole_shape(cover, centre, area, whole, zoom):
     is_stretched = np.median(stretch) > np.log(LARGEST_STRETCH) or stretch.max() > np.log(SUDDEN_STRETCH)
     if overlaps[best] < SMALLEST_OVERLAP or is_stretched:
         return None, radius
-    sizes = np.sqrt(area[frames])
-    if sizes.max() > LARGEST_GROWTH * sizes.min():
-        return None, radius
     return best, radius
+
+
+def is_steady(thing):
+    """Whether a thing keeps its size, wherever nothing else could make it look smaller."""
+    sizes = np.sqrt(thing["area"][thing["free"]])
+    return len(sizes) == 0 or sizes.max() <= LARGEST_GROWTH * sizes.min()
 
 
 def tell_story(scene, seen, times, frame_size):
@@ -349,7 +367,7 @@ def tell_story(scene, seen, times, frame_size):
     errors = []
     told = []
     for thing, begun in zip(seen, beginnings, strict=True):
-        top = tuple(thing["track"][np.argmax(thing["whole"])] / min(frame_size))
+        top = tuple(thing["track"][np.argmax(thing["placed"])] / min(frame_size))
         variants = solo_stories(begun, top, scene.pillar, height)
         stories = [replace(scene, things=[variant]) for variant in variants]
         error, story = best_story(stories, [thing], times, frame_size)
@@ -372,13 +390,14 @@ def tell_story(scene, seen, times, frame_size):
 
     unread = set()
     for i in order:
-        thing, missing = name_thing(seen[i], beginnings[i], told[i], frame_size)
+        is_bitten = scene.meeting == "bites" and i == order[1]
+        thing, missing = name_thing(seen[i], beginnings[i], told[i], frame_size, is_bitten)
         scene.things.append(thing)
         unread |= missing
     return scene, unread
 
 
-def name_thing(seen, begun, told, frame_size):
+def name_thing(seen, begun, told, frame_size, is_bitten):
     """A thing as the world has it, of one of SIZES, and the (colour, relation) of what could not be read."""
     colour = seen["colour"]
     size = name_size(seen["radius"] / min(frame_size))
@@ -388,7 +407,8 @@ def name_thing(seen, begun, told, frame_size):
         missing |= {(colour, "moves"), (colour, "speed")}
     if seen["shape"] is None:
         missing.add((colour, "shape"))
-    if size is None:
+    # What is bitten becomes smaller, and nothing else may.
+    if size is None or not (is_bitten or is_steady(seen)):
         missing.add((colour, "size"))
     return replace(told, size=size or SIZES["small"]), missing
 
@@ -404,16 +424,16 @@ def read_beginning(thing, times, frame_size):
     aslant or at neither of the two speeds."""
     unit = min(frame_size)
     shape = thing["shape"] or "circle"
-    whole = np.flatnonzero(thing["whole"])
-    if len(whole) < 2:
+    placed = np.flatnonzero(thing["placed"])
+    if len(placed) < 2:
         start = tuple(thing["track"][0] / unit)
         return Thing(shape, thing["colour"], thing["radius"] / unit, start, None, None)
 
-    # A line through the first frames in which all of it is seen.
-    last = np.flatnonzero(np.diff(whole, append=whole[-1] + 2) > 1)[0]
-    first = whole[: last + 1][:BEGINNING]
+    # A line through the first frames in which nothing hides it.
+    last = np.flatnonzero(np.diff(placed, append=placed[-1] + 2) > 1)[0]
+    first = placed[: last + 1][:BEGINNING]
     if len(first) < 2:
-        first = whole[:2]
+        first = placed[:2]
     line = np.polyfit(times[first], thing["track"][first] / unit, 1)                        # (2, 2)
     velocity, start = line
     direction, speed = name_velocity(velocity)
@@ -506,14 +526,14 @@ def frames_to_compare(story, index, thing, path, times, frame_size):
     """The frames in which a thing can be compared with a story's thing of that index → (T,) bool. There are
     none if it is seen where the story hides it, or hidden where it is seen, or bitten in another story."""
     none = np.zeros(len(times), bool)
-    whole = thing["whole"]
+    placed = thing["placed"]
     if not story.meeting:
-        return whole if is_seen_when_told(story, thing, path, times, frame_size) else none
+        return placed if is_seen_when_told(story, thing, path, times, frame_size) else none
 
     # What was bitten is whole no longer.
     if story.meeting == "bites" and index == 1:
         return ~thing["gone"] if shows_bite(story, thing, times, frame_size) else none
-    return whole if (~whole).sum() <= LATE_FRAMES else none
+    return placed if thing["half_hidden"].sum() <= LATE_FRAMES else none
 
 
 def is_seen_when_told(story, thing, path, times, frame_size):
@@ -542,13 +562,12 @@ def is_seen_when_told(story, thing, path, times, frame_size):
 
     # What hides or leaves is really gone for a while, and back at the end; nothing else is ever gone.
     gone = thing["gone"]
-    whole = thing["whole"]
     if event in ("hides", "leaves"):
-        if not should_be_gone.any() or not gone.any() or not whole[-LATE_FRAMES:].any():
+        if not should_be_gone.any() or not gone.any() or not thing["placed"][-LATE_FRAMES:].any():
             return False
     elif gone.any():
         return False
-    late = [(should_be_gone & ~gone).sum(), (should_be_whole & ~whole).sum()]
+    late = [(should_be_gone & ~gone).sum(), (should_be_whole & thing["half_hidden"]).sum()]
     return max(late) <= LATE_FRAMES
 
 

@@ -75,6 +75,23 @@ def test_a_thing_that_grows_by_15_per_cent_is_not_told_whole():
     assert not set(facts(MOVES)) <= read_facts(video)
 
 
+def test_a_thing_that_pulses_has_no_size_and_yet_moves_as_told():
+    pulse = 1 + 0.15 * np.sin(np.arange(29))
+    told = read_facts(film(MOVES, size_factor=pulse))
+    assert {("red", "moves", "right"), ("red", "speed", "slowly")} <= told
+    assert ("red", "size", "large") not in told
+
+
+def test_a_thing_that_shrinks_to_a_third_of_its_area_does_not_move_as_told():
+    size_factor = np.where(np.arange(29) < 10, 1.0, 0.55)
+    assert ("red", "moves", "right") not in read_facts(film(MOVES, size_factor=size_factor))
+
+
+def test_what_touches_the_edge_of_the_frame_keeps_its_size():
+    falls = Scene([Thing("circle", "red", LARGE, (0.5, 0.3), "still", "", event="falls")], half=SECONDS / 2)
+    assert ("red", "size", "large") in read_facts(film(falls))
+
+
 def test_a_thing_that_nobody_asked_for_is_counted():
     other = Thing("star", "white", SMALL, (0.5, 0.15), "still", "")
     assert ("things", "count", "2") in read_facts(film(replace(MOVES, things=[*MOVES.things, other])))
