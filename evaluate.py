@@ -4,6 +4,7 @@
     python evaluate.py --modes               every mode of sample.py
     python evaluate.py --minute 60           long videos, second by second
     python evaluate.py --world               a model of the rich world (the knob `scenes`), ability by ability
+    python evaluate.py --captions            how many facts of brief and of full captions such a model shows
     python evaluate.py --unseen-words        prompts in words that no caption of its training had
 
 The toy world can be read back exactly, so a score says *what* is wrong. The reader's own score on clips
@@ -36,7 +37,16 @@ from sample import add_model_flags, complete, connect, extend, fill, generate
 from utils.checkpoint import check_is_trained, describe_model, load_model
 from utils.cli import Flags, check_at_least, pick_device, run
 from vae import psnr
-from world.captions import RELATIONS, describe, describe_fully, facts, facts_at_any_time, facts_of_image
+from world.caption_reader import facts_asked, facts_shown, facts_told
+from world.captions import (
+    RELATIONS,
+    describe,
+    describe_briefly,
+    describe_fully,
+    facts,
+    facts_at_any_time,
+    facts_of_image,
+)
 from world.reader import ATTRIBUTES, path_error, read, seam_velocity, shows, steadiness
 from world.scene_reader import read_facts
 from world.scenes import (
@@ -44,6 +54,7 @@ from world.scenes import (
     DIRECTIONS,
     GROUND,
     HELD_OUT,
+    KINDS,
     OPPOSITE,
     SEEN,
     SIMPLE_COLOURS,
@@ -611,7 +622,7 @@ def world(model, n, seed=40_000, **sampling):
     rows = {}
     cases = []
     for ability, (kind, count, held_out) in ABILITIES.items():
-        if kind not in config.scenes.split():
+        if kind not in config.scenes.split() or KINDS[kind] > seconds:
             continue
         rng = np.random.default_rng(seed)
         scenes = [draw_rich_scene(rng, kind, extent, seconds, count, held_out) for _ in range(n)]
@@ -627,6 +638,81 @@ def world(model, n, seed=40_000, **sampling):
     add_fact_rows(rows, cases)
     add_surprise_rows(rows, model, n, seed)
     return rows
+
+
+# An image is read as a still video of so many frames.
+STILL_FRAMES = 5
+
+
+def captions_followed(model, n, seed=50_000, **sampling):
+    """How many of the facts that captions ask for are shown by the videos (or images) made of them → a dict,
+    row → {"share", "n", "ceiling"}, where n counts facts. Prints each row as it is known.
+
+    The n scenes are told in brief and in full; to a model that was trained on recaptions also in brief and
+    then expanded, and those videos are judged by what the brief caption asks for."""
+    config = model.config
+    shape = (config.frames, config.height, config.width)
+    seconds = (config.frames - 1) / config.fps
+    choose = facts_of_image if config.frames == 1 else facts
+    kinds = [kind for kind in config.scenes.split() if KINDS[kind] <= seconds]
+    extent = frame_extent(config.height, config.width)
+    rng = np.random.default_rng(seed)
+    scenes = [draw_rich_scene(rng, pick(rng, kinds), extent, seconds) for _ in range(n)]
+    found_in_truth = [read_any(render(scene, *shape, config.fps), config.fps) for scene in scenes]
+
+    brief = [describe_briefly(scene, rng, choose) for scene in scenes]
+    full = [describe_fully(scene, rng, choose) for scene in scenes]
+    asked_in_brief = [facts_asked(caption) for caption in brief]
+    asked_in_full = []
+    for scene, caption in zip(scenes, full, strict=True):
+        # A full caption tells where things are as far as it has room for that.
+        told = facts_told(caption)
+        asked_in_full.append([fact for fact in choose(scene) if fact in told])
+
+    rows = {}
+    ways = {"brief": (brief, asked_in_brief), "full": (full, asked_in_full)}
+    if config.captioner:
+        ways["expanded"] = (expand_all(config.captioner, brief, seed, model), asked_in_brief)
+    for way, (prompts, asked) in ways.items():
+        videos = generate(model, prompts, *shape, seed=seed, **sampling)
+        found = [read_any(video, config.fps) for video in videos]
+        add_caption_rows(rows, way, asked, found, found_in_truth)
+    return rows
+
+
+def add_caption_rows(rows, way, asked, found, found_in_truth):
+    """The share of the facts asked that are found, over all of them and by what they are about. Lists, an
+    entry per video: asked as caption_reader.facts_asked gives them, found as a reader of videos does."""
+    right = {"all facts": []}
+    right_in_truth = {"all facts": []}
+    for asked_of_one, *both in zip(asked, found, found_in_truth, strict=True):
+        shown, shown_in_truth = [facts_shown(asked_of_one, told) for told in both]
+        for fact, is_right, is_right_in_truth in zip(asked_of_one, shown, shown_in_truth, strict=True):
+            for row in ("all facts", name_of_fact(fact)):
+                right.setdefault(row, []).append(is_right)
+                right_in_truth.setdefault(row, []).append(is_right_in_truth)
+    for row in right:
+        add_share(rows, f"{way}: {row}", right[row], float(np.mean(right_in_truth[row])))
+
+
+def name_of_fact(fact):
+    """The row that a fact is counted in: its relation, or what part of the scene it is about."""
+    subject, relation, _ = fact
+    return subject if subject in ("ground", "camera", "cut to") else relation
+
+
+def expand_all(captioner, prompts, seed, model):
+    """What a captioner's file makes of brief prompts → as many full ones."""
+    # recaption.py itself imports this file.
+    from recaption import expand, load_captioner
+
+    network, _, _ = load_captioner(captioner, model.latent_scale.device)
+    return [expand(network, prompt, seed + i) for i, prompt in enumerate(prompts)]
+
+
+def read_any(video, fps):
+    """read_facts of a video, or of an image."""
+    return read_facts(np.repeat(video, STILL_FRAMES, 0) if len(video) == 1 else video, fps)
 
 
 def add_fact_rows(rows, cases):
@@ -759,6 +845,8 @@ def add_flags(parser):
     instead.add_argument("--minute", type=int, metavar="SECONDS", help="score long videos instead")
     world_help = "score the abilities of a model of the rich world instead"
     instead.add_argument("--world", action="store_true", help=world_help)
+    captions_help = "score how many facts of brief and of full captions such a model shows instead"
+    instead.add_argument("--captions", action="store_true", help=captions_help)
     words_help = "score prompts in words that no training caption has instead"
     instead.add_argument("--unseen-words", action="store_true", help=words_help)
     add("--json", action="store_true", help="end with the report as one line of JSON")
@@ -778,8 +866,9 @@ def main():
         raise BadInput(f"checkpoint {model.checkpoint_path}: {what}")
     print(f"model: {describe_model(model)}", flush=True)
 
-    if args.world and not model.config.scenes:
-        what = "trained on the simple world; --world scores models whose knob `scenes` is not empty"
+    if (args.world or args.captions) and not model.config.scenes:
+        flag = "--world" if args.world else "--captions"
+        what = f"trained on the simple world; {flag} scores models whose knob `scenes` is not empty"
         raise BadInput(f"checkpoint {model.checkpoint_path}: {what}")
 
     sampling = {"steps": args.steps, "guidance": args.guidance, "eta": 1.0 if args.sampler == "ddpm" else 0.0}
@@ -791,6 +880,8 @@ def main():
         report = minute(model, args.prompts, args.minute, **sampling)
     elif args.world:
         report = world(model, args.prompts, **sampling)
+    elif args.captions:
+        report = captions_followed(model, args.prompts, **sampling)
     else:
         report = score(model, args.prompts, **sampling)
         print(format_table(report))

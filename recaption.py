@@ -57,7 +57,7 @@ import train
 from data.sources import Folder
 from data.video_io import open_clip, to_float
 from dit import DiTBlock, layer_norm, token_positions
-from evaluate import interval
+from evaluate import interval, name_of_fact
 from patches import grid_positions, patchify, rope
 from text import check_words, encode_prompts, split_words
 from utils.checkpoint import SHIPPED, load_model, read_file, save_checkpoint
@@ -388,9 +388,8 @@ def count_facts(counts, true, told):
     if not shows_camera:
         told = told - {("camera", "is", "still")}
     for fact in true | told:
-        subject, relation, _ = fact
-        row = subject if subject in ("ground", "camera", "cut to") else relation
-        is_asked = fact in told if relation in RELATIONS else fact in true
+        row = name_of_fact(fact)
+        is_asked = fact in told if row in RELATIONS else fact in true
         if is_asked:
             counts[row][0] += fact in true and fact in told
             counts[row][1] += 1

@@ -154,21 +154,24 @@ class Trainer:
         self.steps = saved["steps"]
         self.train_seconds = saved["train_seconds"]
 
-    def take_weights(self, model):
-        """Takes over a model's weights, to begin a new run with them.
+    def take_weights(self, model, vae_only=False):
+        """Takes over a model's weights, or only those of its VAE, to begin a new run with them.
 
-        Raises BadInput if its networks have other sizes or its vocabulary differs."""
-        if self.vocab != model.vocab:
+        Raises BadInput if its networks have other sizes, or if its transformer knows other words."""
+        flag = "--start-vae" if vae_only else "--start"
+        if not vae_only and self.vocab != model.vocab:
             theirs = f"a vocabulary of {len(model.vocab)} words"
-            raise BadInput(f"--start: {theirs}, and not the {len(self.vocab)} words of this data")
+            raise BadInput(f"{flag}: {theirs}, and not the {len(self.vocab)} words of this data")
         try:
             distributed.load_weights(self.vae, model.vae.state_dict())
-            distributed.load_weights(self.dit, model.dit.state_dict())
-            distributed.load_weights(self.ema, model.dit.state_dict())
+            if not vae_only:
+                distributed.load_weights(self.dit, model.dit.state_dict())
+                distributed.load_weights(self.ema, model.dit.state_dict())
         except RuntimeError as error:
-            raise BadInput(f"--start: its weights do not fit this config ({last_line(error)})") from error
+            raise BadInput(f"{flag}: its weights do not fit this config ({last_line(error)})") from error
         self.latent_scale = model.latent_scale
-        self.train_seconds = model.train_seconds
+        if not vae_only:
+            self.train_seconds = model.train_seconds
 
     def must_stop(self):
         """Whether a stop signal has come to any process. All of them have to ask this at the same place, so
@@ -642,12 +645,13 @@ def new_trainer(args, device):
         if not torch.is_tensor(captions):
             encode_text(captions, [], config)
 
-    model = load_model(args.start, device) if args.start else None
+    begins_with = args.start or args.start_vae
+    model = load_model(begins_with, device) if begins_with else None
     if is_precomputed(config.data):
         dataset.check_vae(model)
     trainer = Trainer(config, dataset.vocab(), device)
     if model:
-        trainer.take_weights(model)
+        trainer.take_weights(model, vae_only=not args.start)
     return trainer
 
 
@@ -727,7 +731,9 @@ def finish(trainer, folder):
             save_checkpoint(folder / "slim.pt", slim_checkpoint(state))
             model = load_model(folder / "slim.pt", trainer.device)
             if trainer.config.scenes:
-                evaluate.world(model, trainer.config.score_prompts)
+                # What happens takes time; an image can only be judged by what it shows.
+                score = evaluate.captions_followed if trainer.config.frames == 1 else evaluate.world
+                score(model, trainer.config.score_prompts)
             elif is_world:
                 print(evaluate.format_table(evaluate.score(model, trainer.config.score_prompts)))
             write_samples(model, folder)
@@ -761,6 +767,7 @@ def make_parser():
     add("--resume", metavar="FILE", help="go on from this checkpoint; every knob comes from it")
     start_help = "begin with these weights instead of random ones (--vae-steps 0 keeps its VAE as it is)"
     add("--start", metavar="FILE", help=start_help)
+    add("--start-vae", metavar="FILE", help="the same, but with its VAE alone, and a new transformer")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     add_config_flags(parser, default_preset=PRESET)
     return parser
@@ -770,8 +777,10 @@ def main():
     parser = make_parser()
     args = parser.parse_args()
     device = pick_device(args.device)
-    if args.resume and args.start:
-        raise BadInput(f"--resume {args.resume} --start {args.start}: expected one of them")
+    beginnings = {"--resume": args.resume, "--start": args.start, "--start-vae": args.start_vae}
+    given = [f"{flag} {path}" for flag, path in beginnings.items() if path]
+    if len(given) > 1:
+        raise BadInput(f"{' '.join(given)}: expected one of them")
     distributed.connect(device)
     if distributed.restarts():
         args = args_after_restart(parser, args)

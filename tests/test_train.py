@@ -967,6 +967,17 @@ def test_the_flag_start_takes_over_weights(checkpoint, config):
     assert_same_weights(trainer.dit, model.dit)
 
 
+def test_a_new_transformer_can_begin_with_the_vae_of_another_run(checkpoint, config):
+    larger = replace(config, dit_depth=config.dit_depth + 1, vae_steps=0)
+    trainer = train.new_trainer(parse("--start-vae", checkpoint, *flags(larger)), "cpu")
+    model = load_model(checkpoint)
+    assert_same_weights(trainer.vae, model.vae)
+    assert trainer.latent_scale == model.latent_scale
+    assert trainer.train_seconds == 0
+    with pytest.raises(BadInput, match="^--start-vae: its weights do not fit"):
+        train.new_trainer(parse("--start-vae", checkpoint, *flags(replace(larger, vae_width=12))), "cpu")
+
+
 def test_captions_that_are_too_long_stop_a_run_before_it_begins():
     with pytest.raises(BadInput, match="has 6 words; this model reads up to 5"):
         train.new_trainer(parse("--max-words", 5), "cpu")

@@ -5,6 +5,7 @@ captions.py, each wording of it, and nothing else.
 """
 
 import re
+from itertools import permutations
 
 from world.captions import BRIEF, CAMERA_WORDS, EVERYDAY, FULL, GROUND_NAMES, RELATIONS
 from world.scenes import COLOURS, DIRECTIONS, SHAPES, SIZES, SPEEDS
@@ -213,9 +214,24 @@ EVENT_WORDS = {
 
 def count_kept(prompt, caption):
     """How many of the facts that a brief caption asks for a full one tells → (kept, asked)."""
-    told = facts_told(caption)
     colours = [match.group(2) for match in THING.finditer(caption)]
+    kept = facts_kept(facts_asked(prompt), facts_told(caption), colours)
+    return sum(kept), len(kept)
 
+
+def facts_shown(asked, found):
+    """Which of the facts that a brief caption asks for (facts_asked) a video shows → a list of booleans.
+
+    found: the facts that a reader of videos finds in it. A brief caption need not name colours, so its things
+    may be any of the video's: those that show most of what is asked."""
+    scene = {"things", "ground", "camera", "cut to"}
+    colours = sorted({subject for subject, _, _ in found} - scene)
+    orders = [facts_kept(asked, found, order) for order in permutations(colours)]
+    return max(orders, key=sum)
+
+
+def facts_kept(asked, told, colours):
+    """Which of the facts asked are among those told, where the i-th thing is the one of the i-th colour."""
     def is_kept(subject, relation, value):
         if isinstance(subject, int):
             if subject >= len(colours):
@@ -229,8 +245,7 @@ def count_kept(prompt, caption):
             return any(fact[:2] == (subject, relation) and fact[2] != "still" for fact in told)
         return (subject, relation, value) in told
 
-    asked = facts_asked(prompt)
-    return sum(is_kept(*fact) for fact in asked), len(asked)
+    return [is_kept(*fact) for fact in asked]
 
 
 if __name__ == "__main__":
