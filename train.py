@@ -720,8 +720,10 @@ def finish(trainer, folder):
     commands = [f'python sample.py --checkpoint {checkpoint} --prompt "..."']
     is_world = trainer.config.data == "world" or bool(trainer.config.scenes)
     if is_world:
-        world_flag = " --world" if trainer.config.scenes else ""
-        commands.append(f"python evaluate.py --checkpoint {checkpoint}{world_flag}")
+        commands.append(f"python evaluate.py --checkpoint {checkpoint}")
+    if is_world and trainer.config.scenes:
+        # What happens takes time; an image can only be judged by what it shows.
+        commands[-1] += " --captions" if trainer.config.frames == 1 else " --world"
 
     def exit_at_once(number):
         sys.exit(128 + number)
@@ -731,8 +733,8 @@ def finish(trainer, folder):
             save_checkpoint(folder / "slim.pt", slim_checkpoint(state))
             model = load_model(folder / "slim.pt", trainer.device)
             if trainer.config.scenes:
-                # What happens takes time; an image can only be judged by what it shows.
-                score = evaluate.captions_followed if trainer.config.frames == 1 else evaluate.world
+                is_image = trainer.config.frames == 1
+                score = evaluate.captions_followed if is_image else evaluate.world
                 score(model, trainer.config.score_prompts)
             elif is_world:
                 print(evaluate.format_table(evaluate.score(model, trainer.config.score_prompts)))

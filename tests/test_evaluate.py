@@ -987,6 +987,47 @@ def test_ground_is_counted_over_all_abilities_and_a_camera_where_it_moves(rows_w
     assert 0 < rows_without_mistakes["camera"]["n"] < 5 * 2
 
 
+@pytest.mark.parametrize("frames", [1, 17])
+def test_the_world_itself_shows_every_fact_that_captions_ask_for(frames):
+    config = replace(RICH, frames=frames, scenes="move bite")
+    rows = captions_followed(config, lambda videos: videos)
+    assert {row["share"] for row in rows.values()} == {1.0}
+    assert rows["full: all facts"]["n"] > rows["brief: all facts"]["n"]
+
+    # Of an image nobody asks how a thing moves, and bites need more than 1.3 seconds.
+    assert ("full: moves" in rows) == (frames > 1)
+    assert not {"full: bites", "brief: bites"} & rows.keys()
+
+
+def test_videos_of_other_scenes_show_few_of_the_facts():
+    rows = captions_followed(replace(RICH, frames=1), lambda videos: np.roll(videos, 1, axis=0))
+    assert rows["full: all facts"]["share"] < 0.7
+    assert rows["full: all facts"]["ceiling"] == 1.0
+
+
+def test_a_model_of_recaptions_is_also_asked_with_expanded_captions(monkeypatch):
+    monkeypatch.setattr(evaluate, "expand_all", lambda captioner, prompts, seed, model: prompts)
+    rows = captions_followed(replace(RICH, frames=1, captioner="some.pt"), lambda videos: videos)
+    assert rows["expanded: all facts"] == rows["brief: all facts"]
+
+
+def captions_followed(config, spoil, n=6):
+    """The rows of a model that shows the world's own clips after `spoil`."""
+    drawn = []
+
+    def draw(*arguments):
+        drawn.append(draw_rich_scene(*arguments))
+        return drawn[-1]
+
+    def generate(model, captions, frames, height, width, **told):
+        return spoil(np.stack([render(scene, frames, height, width) for scene in drawn]))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(evaluate, "draw_rich_scene", draw)
+        patched.setattr(evaluate, "generate", generate)
+        return evaluate.captions_followed(SimpleNamespace(config=config), n)
+
+
 def test_what_goes_the_other_way_and_lies_on_the_other_side_is_counted():
     circle = Thing("circle", "red", 0.11, (0.2, 0.2), "left", "slowly")
     scene = Scene([circle, replace(circle, colour="blue", start=(0.7, 0.2))])

@@ -892,6 +892,15 @@ def test_a_model_of_the_rich_world_is_scored_by_its_abilities(command, config, t
     assert out.endswith(" --world\n")
 
 
+def test_a_model_of_images_of_the_rich_world_is_scored_by_what_they_show(command, config, tmp_path):
+    knobs = {"scenes": "move hide", "max_words": 32, "dit_tokens": 400, "score_prompts": 1}
+    images = replace(config, frames=1, lengths="1", image_prob=1.0, **knobs)
+    code, out, err = command(train, "--out", tmp_path / "run", "--device", "cpu", *flags(images))
+    assert code == 0, err
+    assert re.search(r"^full: all facts ", out, re.MULTILINE)
+    assert out.endswith(" --captions\n")
+
+
 def parse(*words):
     return train.make_parser().parse_args([str(word) for word in words])
 

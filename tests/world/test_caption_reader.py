@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from world.caption_reader import count_kept, facts_asked, facts_told, words_without_meaning
+from world.caption_reader import count_kept, facts_asked, facts_shown, facts_told, words_without_meaning
 from world.captions import RELATIONS, describe_briefly, describe_fully, facts
 from world.scenes import KINDS, draw_rich_scene
 
@@ -76,3 +76,22 @@ def test_a_full_caption_keeps_all_that_a_brief_one_of_the_same_scene_asks_for(ki
 ])
 def test_what_is_kept_of_a_brief_caption_is_counted(prompt, caption, kept, asked):
     assert count_kept(prompt, caption) == (kept, asked)
+
+
+def test_a_video_shows_a_brief_caption_whatever_colours_its_things_have():
+    found = facts_told("a small red circle moving up slowly and a large blue square at rest on stripes")
+    asked = facts_asked("a big box and a ball moving up")
+    assert facts_shown(asked, found) == len(asked) * [True]
+
+    # The box has to be the big one, and the ball the one that moves.
+    exchanged = facts_asked("a big ball and a box moving up")
+    assert not all(facts_shown(exchanged, found))
+
+
+@pytest.mark.parametrize("found", [set(), {("things", "count", "2"), ("ground", "is", "plain")}])
+def test_a_video_without_things_shows_none_of_what_is_asked_of_them(found):
+    asked = facts_asked("a red ball and a box over plain ground")
+    shown = dict(zip(asked, facts_shown(asked, found), strict=True))
+    assert shown.pop(("ground", "is", "plain")) == bool(found)
+    assert shown.pop(("things", "count", "2")) == bool(found)
+    assert not any(shown.values())
