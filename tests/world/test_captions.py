@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from text import split_words
+from world import captions
 from world.captions import (
     MAX_BRIEF_WORDS,
     MAX_WORDS,
@@ -269,7 +270,8 @@ def test_three_things_fit_into_a_full_caption_whatever_happens(kind):
         assert without_relations(read_caption(caption)) == without_relations(facts(scene))
 
 
-def test_what_does_not_fit_into_a_full_caption_is_refused():
+def test_what_does_not_fit_into_a_full_caption_is_refused(monkeypatch):
+    monkeypatch.setattr(captions, "MAX_TRIES", 50)
     things = [replace(SMALL_CROSS, colour=colour) for colour in ("red", "green", "blue")]
     shot = Scene(things, ground="dotted", camera="zooms in")
     with pytest.raises(ValueError, match="more than 32 words"):
