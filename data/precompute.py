@@ -177,7 +177,7 @@ def precompute(config, model, batches, out, captioner=None):
     claim(out, about, ABOUT)
 
     trainer = train.Trainer(config, model.vocab, model.latent_scale.device)
-    trainer.take_weights(model)
+    trainer.take_weights(model, vae_only=True)
     with progress_bar(total=batches, desc="batches", unit="batch") as bar:
         for shard in range(-(-batches // BATCHES_PER_SHARD)):
             path = out / f"{shard:06d}.tar"
