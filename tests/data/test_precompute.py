@@ -29,10 +29,11 @@ def latents(checkpoint, config, tmp_path, tmp_path_factory, made_before):
     """latents(**knobs) → the config of four batches, that of a run from a copy of them, and the model."""
     def make(**knobs):
         shapes = {"lengths": "5 9", "sizes": "8x16 16x8", "dit_tokens": 120}
-        made = replace(config, vae_steps=0, given_prob=0.8, **shapes, **knobs)
+        # Of the checkpoint only the VAE is used: the transformer to be trained may have another size.
+        depth = config.dit_depth + 1
+        made = replace(config, vae_steps=0, given_prob=0.8, dit_depth=depth, **shapes, **knobs)
         model = load_model(checkpoint)
         model.vocab = make_dataset(made).vocab()
-        model.dit = train.DiT(made, len(model.vocab))
         key = str(knobs)
         if key not in made_before:
             made_before[key] = tmp_path_factory.mktemp("latents")
@@ -46,7 +47,7 @@ def latents(checkpoint, config, tmp_path, tmp_path_factory, made_before):
 def prepared(config, model, number):
     """What the transformer would be trained on in a step."""
     trainer = train.Trainer(config, model.vocab, "cpu")
-    trainer.take_weights(model)
+    trainer.take_weights(model, vae_only=True)
     groups = next(train.draw_batches(trainer, "dit", first=number))
     train.seed_batch(config, number)
     parts = trainer.prepare(groups)
@@ -135,7 +136,7 @@ def test_another_vae_is_refused(latents, model):
 def test_a_run_from_latents_is_trained_to_its_end(latents, tmp_path):
     _, config, model = latents()
     trainer = train.Trainer(config, model.vocab, "cpu")
-    trainer.take_weights(model)
+    trainer.take_weights(model, vae_only=True)
     (tmp_path / "run").mkdir()
     train.train(trainer, tmp_path / "run")
     train.finish(trainer, tmp_path / "run")
