@@ -158,17 +158,17 @@ class Trainer:
         """Takes over a model's weights, or only those of its VAE, to begin a new run with them.
 
         Raises BadInput if its networks have other sizes, or if its transformer knows other words."""
-        flag = "--start-vae" if vae_only else "--start"
         if not vae_only and self.vocab != model.vocab:
             theirs = f"a vocabulary of {len(model.vocab)} words"
-            raise BadInput(f"{flag}: {theirs}, and not the {len(self.vocab)} words of this data")
+            raise BadInput(f"--start: {theirs}, and not the {len(self.vocab)} words of this data")
         try:
             distributed.load_weights(self.vae, model.vae.state_dict())
             if not vae_only:
                 distributed.load_weights(self.dit, model.dit.state_dict())
                 distributed.load_weights(self.ema, model.dit.state_dict())
         except RuntimeError as error:
-            raise BadInput(f"{flag}: its weights do not fit this config ({last_line(error)})") from error
+            why = f"its weights do not fit this config ({last_line(error)})"
+            raise BadInput(f"checkpoint {model.checkpoint_path}: {why}") from error
         self.latent_scale = model.latent_scale
         if not vae_only:
             self.train_seconds = model.train_seconds

@@ -21,7 +21,7 @@ TRAIN = [
     (["--resume", "slim.pt"], "--resume slim.pt: holds no optimizer states"),
     (["--resume", "misfit.pt"], "--resume misfit.pt: does not fit its own config"),
     (["--start", "missing.pt"], "checkpoint missing.pt: cannot be read"),
-    (["--start", "good.pt"], "--start: its weights do not fit this config"),
+    (["--start", "good.pt"], "checkpoint good.pt: its weights do not fit this config"),
     (["--start", "good.pt", "--resume", "good.pt"], "--resume good.pt --start good.pt: expected one of them"),
     (["--start", "good.pt", "--start-vae", "a.pt"], "--start good.pt --start-vae a.pt: expected one of them"),
     (["--resume", "good.pt", "--config", "typo.toml"], "leave out --config"),

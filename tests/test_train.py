@@ -520,7 +520,7 @@ def test_the_scale_is_measured_on_four_batches(config):
 def test_weights_of_another_size_cannot_be_taken_over(config, checkpoint):
     model = load_model(checkpoint)
     trainer = train.Trainer(replace(config, vae_width=12), model.vocab, "cpu")
-    with pytest.raises(BadInput, match="^--start: its weights do not fit this config .size mismatch"):
+    with pytest.raises(BadInput, match="^checkpoint .*: its weights do not fit this config .size mismatch"):
         trainer.take_weights(model)
 
 
@@ -983,7 +983,7 @@ def test_a_new_transformer_can_begin_with_the_vae_of_another_run(checkpoint, con
     assert_same_weights(trainer.vae, model.vae)
     assert trainer.latent_scale == model.latent_scale
     assert trainer.train_seconds == 0
-    with pytest.raises(BadInput, match="^--start-vae: its weights do not fit"):
+    with pytest.raises(BadInput, match="^checkpoint .*: its weights do not fit"):
         train.new_trainer(parse("--start-vae", checkpoint, *flags(replace(larger, vae_width=12))), "cpu")
 
 
