@@ -49,7 +49,7 @@ FREE = (
     *("vae_batch", "vae_steps", "vae_lr", "vae_kl"),
     *("dit_width", "dit_depth", "dit_head_dim", "dit_steps", "dit_lr", "lr", "warmup_steps", "lr_decay"),
     *("grad_clip", "ema_decay", "batches_per_step", "parallel", "recompute", "compile", "precision"),
-    *("target", "slow_flow", "guidance", "sample_steps"),
+    *("target", "logit_mean", "slow_flow", "prompt_dropout", "guidance", "sample_steps"),
 )
 
 
