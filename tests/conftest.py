@@ -26,9 +26,6 @@ from utils.cli import pick_device, run
 # Sets the precision of matrix products, as every command does.
 pick_device("cpu")
 
-# What was imported stays until the end: the garbage collector need not look at it again and again.
-gc.freeze()
-
 # Tensors this small gain nothing from a second thread, and lose much when another job runs.
 torch.set_num_threads(1)
 
@@ -51,6 +48,12 @@ SMALL = {
     "score_prompts": 2,
     "warmup_steps": 1,
 }
+
+
+def pytest_collection_finish():
+    # What was imported and collected stays until the end. imageio runs the garbage collector for each file, and
+    # it need not look at all that again and again.
+    gc.freeze()
 
 
 @pytest.fixture
