@@ -661,6 +661,9 @@ def draw_sizes(pyplot, rows, path):
     curves = ((losses, "loss"), (shares, "share of videos all right"))
     for axis, (values, title) in zip(axes, curves, strict=True):
         axis.semilogx(parameters, values, "o-")
+        # Only our sizes are marked: the marks of a logarithmic axis would lie over each other.
+        axis.set_xticks(parameters, [f"{number / 1e6:.2f}M" for number in parameters])
+        axis.set_xticks([], minor=True)
         axis.set_xlabel("parameters of the transformer")
         axis.set_title(title)
         axis.grid(alpha=0.3)

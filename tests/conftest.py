@@ -51,8 +51,8 @@ SMALL = {
 
 
 def pytest_collection_finish():
-    # What was imported and collected stays until the end. imageio runs the garbage collector for each file, and
-    # it need not look at all that again and again.
+    # What was imported and collected stays until the end. imageio runs the garbage collector for each file,
+    # and it need not look at all that again and again.
     gc.freeze()
 
 
