@@ -27,8 +27,8 @@ Papers
     A captioner that is a language model over an image's tokens: GIT, Wang et al. 2022,
         https://arxiv.org/abs/2205.14100
 
-Where we differ: DALL·E 3's captioner begins as a CLIP and a pretrained language model, and its expander is
-GPT-4; ours learn the few words of their world from nothing.
+Where we differ: DALL·E 3's captioner begins as a CLIP and a pretrained language model, ours as the first
+blocks of the video model, which have learned the few words of their world; its expander is GPT-4.
 
 Letters
     B       clips in a batch
@@ -56,7 +56,7 @@ import torch.nn.functional as F
 import train
 from data.sources import Folder
 from data.video_io import open_clip, to_float
-from dit import DiTBlock, layer_norm, token_positions
+from dit import DiTBlock, layer_norm, timestep_embedding, token_positions
 from evaluate import interval, name_of_fact
 from patches import grid_positions, patchify, rope
 from text import check_words, encode_prompts, split_words
@@ -297,14 +297,39 @@ def draw_batch(captioner, captioned, rng, with_clip=True, with_brief=True):
     )
 
 
+@torch.no_grad()
+def begin_as_video_model(captioner, model):
+    """The captioner takes over the patches, the words and the first blocks of a video model, in which words
+    have learned already which patches they are about.
+
+    To it the clip is given and so are the words: all tokens are at noise level 0. What that level adds to the
+    modulation goes into each block's own offset."""
+    dit = model.dit
+    captioner.patch_embedding.load_state_dict(dit.patch_embedding.state_dict())
+    captioner.position_embedding.load_state_dict(dit.position_embedding.state_dict())
+    level = torch.zeros(1, device=model.latent_scale.device)
+    modulation = dit.modulation(dit.timestep_mlp(timestep_embedding(level)))[0]    # (6D,)
+    for mine, theirs in zip(captioner.blocks, dit.blocks, strict=False):
+        mine.load_state_dict(theirs.state_dict())
+        mine.modulation_offset += modulation
+
+    # A model with a pretrained text encoder has no words of its own.
+    if model.vocab == captioner.words:
+        words = dit.word_embedding.weight                                          # (V + 1, D)
+        captioner.brief_embedding.weight.copy_(words)
+        captioner.word_embedding.weight[:-1] = words  # the last one is BEGIN
+
+
 def train_captioner(model, brief_steps, full_steps, seed=0):
-    """Trains a captioner on clips of the world, seen through a video model's VAE → Captioner.
+    """Trains a captioner on clips of the world, seen through a video model's VAE → Captioner. It begins with
+    the video model's first blocks.
 
     brief_steps     on brief captions of ever new clips, as there are plenty on the web
     full_steps      then, on full captions of DESCRIBED_CLIPS clips, while the learning rates fall"""
     config = model.config
     torch.manual_seed(seed)
     captioner = Captioner(config, rich_vocab()).to(model.latent_scale.device)
+    begin_as_video_model(captioner, model)
     matrices = [p for p in captioner.blocks.parameters() if p.ndim > 1]
     qkv = [block.qkv.weight for block in captioner.blocks]
     optimizers = train.make_optimizers(captioner, matrices, MUON_LR, ADAM_LR, three_in_one=qkv)

@@ -13,7 +13,7 @@ import recaption
 import sample
 import train
 from data import precompute
-from dit import DiT, token_positions
+from dit import DiT, timestep_embedding, token_positions
 from patches import grid_positions, rope
 from recaption import Captioner, caption_loss, count_facts, draw_scenes, write_captions
 from utils.checkpoint import load_model, save_checkpoint
@@ -291,6 +291,24 @@ def trained(world_model, command, tmp_path, monkeypatch):
     monkeypatch.setattr(recaption, "ROOM", 5)
     monkeypatch.setattr(recaption, "DRAWS", 2)
     return path
+
+
+def test_it_begins_as_the_video_models_first_blocks_at_noise_level_0(world_model):
+    model = load_model(world_model)
+    for p in model.dit.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    captioner = Captioner(CONFIG, WORDS)
+    recaption.begin_as_video_model(captioner, model)
+    assert (captioner.brief_embedding.weight == model.dit.word_embedding.weight).all()
+    assert (captioner.patch_embedding.weight == model.dit.patch_embedding.weight).all()
+
+    # The same tokens through both, in the captioner without a modulation from outside.
+    x = torch.randn(6, CONFIG.dit_width)
+    cos, sin = rope(torch.zeros(6, 3), CONFIG.dit_head_dim)
+    level_0 = model.dit.modulation(model.dit.timestep_mlp(timestep_embedding(torch.zeros(1))))
+    given = (lambda numbers: numbers, cos[:, None], sin[:, None], [(1, 6)])
+    for mine, theirs in zip(captioner.blocks, model.dit.blocks[: recaption.DEPTH], strict=True):
+        torch.testing.assert_close(mine(x, torch.zeros_like(level_0), *given), theirs(x, level_0, *given))
 
 
 def test_all_commands_answer(trained, command, folder):
