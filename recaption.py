@@ -309,6 +309,7 @@ def begin_as_video_model(captioner, model):
     captioner.position_embedding.load_state_dict(dit.position_embedding.state_dict())
     level = torch.zeros(1, device=model.latent_scale.device)
     modulation = dit.modulation(dit.timestep_mlp(timestep_embedding(level)))[0]    # (6D,)
+    # A video model may have fewer blocks; the others then begin from nothing.
     for mine, theirs in zip(captioner.blocks, dit.blocks, strict=False):
         mine.load_state_dict(theirs.state_dict())
         mine.modulation_offset += modulation
