@@ -81,7 +81,7 @@ class DiTBlock(nn.Module):
         self.mlp_out = nn.Linear(4 * D, D)
         self.modulation_offset = nn.Parameter(torch.empty(6 * D))  # DiT.init_weights fills it
 
-    def forward(self, x, modulation, per_token, cos, sin, shapes, visible=None):
+    def forward(self, x, modulation, per_token, cos, sin, shapes, visible=None, cache=None):
         """One block over a packed batch.
 
         x           (M, D) tokens
@@ -90,17 +90,18 @@ class DiTBlock(nn.Module):
         cos, sin    (M, 1, head_dim / 2), rope's angles
         shapes      [(B, N), ...], where one clip ends and the next begins
         visible     None, or which tokens each token may look at (patches.attention)
+        cache       None, or a memory of earlier tokens, at which these may look too (recaption.KeyValueCache)
         """
         # msa: multi-head self-attention, as in DiT's code.
         parts = (modulation + self.modulation_offset).chunk(6, -1)
         shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = [per_token(part) for part in parts]
 
         modulated = modulate(layer_norm(x), shift_msa, scale_msa)
-        attended = self.self_attention(modulated, cos, sin, shapes, visible)
+        attended = self.self_attention(modulated, cos, sin, shapes, visible, cache)
         x = x + gate_msa * attended
         return x + gate_mlp * self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))
 
-    def self_attention(self, x, cos, sin, shapes, visible=None):
+    def self_attention(self, x, cos, sin, shapes, visible=None, cache=None):
         """x (M, D) → (M, D)"""
         q, k, v = self.qkv(x).unflatten(-1, (3, -1, self.head_dim)).unbind(1)   # 3 times (M, heads, head_dim)
 
@@ -108,7 +109,10 @@ class DiTBlock(nn.Module):
         # softmax cannot saturate.
         q = apply_rope(layer_norm(q), cos, sin)
         k = apply_rope(layer_norm(k), cos, sin)
-        x = attention(q, k, v, shapes, visible)
+        key_shapes = shapes
+        if cache is not None:
+            k, v, key_shapes = cache.add(k, v, shapes)
+        x = attention(q, k, v, shapes, visible, key_shapes)
         return self.proj(x.flatten(1))                                             # (M, D)
 
     def mlp(self, x):

@@ -114,13 +114,17 @@ def unpack(sequence, shapes):
     return [part.unflatten(0, shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def attention(q, k, v, shapes, visible=None):
+def attention(q, k, v, shapes, visible=None, key_shapes=None):
     """softmax(q k^T / sqrt(head_dim)) v inside every clip, never across clips.
 
-    q, k, v (M, heads, head_dim), shapes [(B, N), ...] → (M, heads, head_dim). visible (N, N) bool, for
-    sequences of one shape: which tokens (columns) each token (row) may look at; None: at all. The one place
-    that chooses a kernel; what it brings on a CPU: `python bench.py speed`."""
-    groups = zip(unpack(q, shapes), unpack(k, shapes), unpack(v, shapes), strict=True)
+    q, k, v (M, heads, head_dim), shapes [(B, N), ...] → (M, heads, head_dim). The one place that chooses a
+    kernel; what it brings on a CPU: `python bench.py speed`.
+
+    visible     (N, N) bool, for sequences of one shape: which tokens (columns) each token (row) may look at;
+                None: at all
+    key_shapes  None, or the shapes of k and v, where they are those of more tokens than q (recaption.py)"""
+    key_shapes = key_shapes or shapes
+    groups = zip(unpack(q, shapes), unpack(k, key_shapes), unpack(v, key_shapes), strict=True)
     mixed = []
     for q_group, k_group, v_group in groups:
         query = q_group.transpose(1, 2)                                # (B, heads, N, head_dim)

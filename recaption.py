@@ -39,6 +39,7 @@ Letters
     K       words of the caption that are known already (in training all of them, and what pads them)
     L       room for the words of a caption and END, MAX_WORDS + 1
     N       tokens: patches, then S, then BEGIN and K
+    n       those of them that are new, behind what a cache holds
     V       words that can be said
     T H W   frames, height, width in pixels
 """
@@ -96,6 +97,28 @@ DESCRIBED, ON_THE_WEB, BATCHES, SCORED, CAPTIONS = 1, 2, 3, 4, 5
 ROOM = MAX_WORDS + 1  # words of a full caption, and END
 
 
+class KeyValueCache:
+    """The keys and values of all tokens that one block has seen so far. No token looks at those behind it, so
+    they stay what they are while word after word is written, and need to be computed only once."""
+
+    def __init__(self):
+        self.length = 0  # tokens of each clip
+
+    def add(self, k, v, shapes):
+        """k, v (B n, heads, head_dim), shapes [(B, n)] → those of all tokens so far, (B N, heads, head_dim),
+        and [(B, N)]."""
+        [(B, n)] = shapes
+        k = k.unflatten(0, (B, n))
+        v = v.unflatten(0, (B, n))
+        if self.length:
+            k = torch.cat([self.k, k], 1)
+            v = torch.cat([self.v, v], 1)
+        self.k = k                                                                 # (B, N, heads, head_dim)
+        self.v = v
+        self.length = k.shape[1]
+        return k.flatten(0, 1), v.flatten(0, 1), [(B, self.length)]
+
+
 class Captioner(nn.Module):
     """The language model.
 
@@ -132,10 +155,12 @@ class Captioner(nn.Module):
             nn.init.zeros_(block.modulation_offset)  # no shift, no scale, gates at 0: blocks are the identity
         nn.init.zeros_(self.word_linear.weight)  # all words are equally likely before knowing better
 
-    def forward(self, latents, brief, said):
+    def forward(self, latents, brief, said, caches=None):
         """The words so far → the logits of each next one, (B, K + 1, V + 1): after BEGIN and after each word.
 
-        latents (B, Z, f, h, w) or None, brief (B, S), said (B, K) word ids of the caption, 0 ≤ K < L."""
+        latents (B, Z, f, h, w) or None, brief (B, S), said (B, K) word ids of the caption, 0 ≤ K < L.
+        caches: None, or a KeyValueCache for each block. Then only tokens that they do not hold yet are
+        computed, and only what follows these is returned."""
         B, K = said.shape
         begin = said.new_full((B, 1), len(self.words) + 1)
         parts = [self.brief_embedding(brief), self.word_embedding(torch.cat([begin, said], 1))]
@@ -155,17 +180,24 @@ class Captioner(nn.Module):
         token = torch.arange(N, device=x.device)
         visible = (token[None, :] <= token[:, None]) | (token[None, :] < prefix)   # (N, N)
 
+        # Of tokens that a cache holds, nothing is needed but that.
+        known = caches[0].length if caches else 0
+        n = N - known
+        x = x[:, known:]                                                           # (B, n, D)
+        visible = visible[known:]                                                  # (n, N)
+        positions = positions[known:].to(x.device)                                 # (n, 3)
+
         def same_for_all(numbers):
             return numbers                                                         # (1, D), broadcast to all
 
-        cos, sin = rope(positions.to(x.device), self.config.dit_head_dim)          # (N, head_dim / 2)
-        cos = cos.repeat(B, 1)[:, None]                                            # (B N, 1, head_dim / 2)
+        cos, sin = rope(positions, self.config.dit_head_dim)                       # (n, head_dim / 2)
+        cos = cos.repeat(B, 1)[:, None]                                            # (B n, 1, head_dim / 2)
         sin = sin.repeat(B, 1)[:, None]
         modulation = x.new_zeros(1, 6 * x.shape[2])
-        x = x.flatten(0, 1)                                                        # (B N, D)
-        for block in self.blocks:
-            x = block(x, modulation, same_for_all, cos, sin, [(B, N)], visible)
-        x = x.unflatten(0, (B, N))[:, prefix:]                                     # (B, K + 1, D)
+        x = x.flatten(0, 1)                                                        # (B n, D)
+        for block, cache in zip(self.blocks, caches or len(self.blocks) * [None], strict=True):
+            x = block(x, modulation, same_for_all, cos, sin, [(B, n)], visible, cache)
+        x = x.unflatten(0, (B, n))[:, max(0, prefix - known) :]                    # (B, K + 1 or less, D)
         return self.word_linear(layer_norm(x)).float()
 
     def embed_clip(self, latents, grid):
@@ -193,12 +225,12 @@ def caption_loss(captioner, latents, brief, caption):
 def write_captions(captioner, latents, brief, temperature=0.0, generator=None):
     """Full captions, word by word → a list of B strings.
 
-    temperature 0 takes the likeliest word each time; 1 draws each as often as the network expects it. For
-    each word all those before it are computed once more, which a cache of keys and values would save."""
+    temperature 0 takes the likeliest word each time; 1 draws each as often as the network expects it."""
     said = brief[:, :0]
+    caches = [KeyValueCache() for _ in captioner.blocks]
     ended = torch.zeros(len(brief), dtype=torch.bool, device=brief.device)
     while said.shape[1] < ROOM - 1 and not ended.all():
-        logits = captioner(latents, brief, said)[:, -1]                            # (B, V + 1)
+        logits = captioner(latents, brief, said, caches)[:, -1]                    # (B, V + 1)
         if temperature > 0:
             probabilities = (logits / temperature).softmax(-1)
             word = torch.multinomial(probabilities, 1, generator=generator)[:, 0]

@@ -329,8 +329,8 @@ def test_the_shares_of_a_block_mix_its_values_into_what_its_attention_gives(awak
     calls = []
     attention = dit.attention
 
-    def watched(q, k, v, shapes, visible):
-        calls.append((v, attention(q, k, v, shapes, visible)))
+    def watched(q, k, v, *others):
+        calls.append((v, attention(q, k, v, *others)))
         return calls[-1][1]
 
     monkeypatch.setattr(dit, "attention", watched)

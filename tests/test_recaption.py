@@ -15,7 +15,7 @@ import train
 from data import precompute
 from dit import DiT, timestep_embedding, token_positions
 from patches import grid_positions, rope
-from recaption import Captioner, caption_loss, count_facts, draw_scenes, write_captions
+from recaption import Captioner, KeyValueCache, caption_loss, count_facts, draw_scenes, write_captions
 from utils.checkpoint import load_model, save_checkpoint
 from vae import VAE
 from world.captions import MAX_BRIEF_WORDS, describe_fully, facts, facts_of_image, rich_vocab
@@ -70,6 +70,22 @@ def test_every_word_sees_the_clip_and_the_brief_caption(captioner, part):
     given[part] = given[part].clone()
     given[part][:, -1] += 1
     assert (captioner(*given) != before).any(-1).all()
+
+
+@pytest.mark.parametrize("has_clip", [True, False])
+def test_with_caches_only_new_tokens_are_computed_and_no_logit_changes(captioner, has_clip):
+    latents, brief, said = inputs()
+    if not has_clip:
+        latents = None
+    computed = []
+    captioner.blocks[-1].register_forward_pre_hook(lambda block, args: computed.append(len(args[0]) // 2))
+    expected = captioner(latents, brief, said)
+    caches = [KeyValueCache() for _ in captioner.blocks]
+    parts = [captioner(latents, brief, said[:, :known], caches) for known in (0, 1, 4, 7)]
+    assert [part.shape[1] for part in parts] == [1, 1, 3, 3]
+    torch.testing.assert_close(torch.cat(parts, 1), expected)
+    prefix = 18 + 5 if has_clip else 5
+    assert computed == [prefix + 8, prefix + 1, 1, 3, 3]
 
 
 def test_patches_stand_in_their_grid_and_words_behind_any_clip(captioner, monkeypatch):
@@ -173,7 +189,7 @@ def test_greedy_captions_take_the_likeliest_word_each_time(captioner):
 def test_each_caption_of_a_batch_ends_at_its_own_end(captioner):
     script = torch.tensor([[3, 0, 5, 0], [3, 4, 5, 0]])
 
-    def say(latents, brief, said):
+    def say(latents, brief, said, caches):
         return F.one_hot(script[:, said.shape[1], None], len(WORDS) + 1)
 
     captioner.forward = say
