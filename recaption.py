@@ -37,7 +37,7 @@ Letters
     D       model width
     S       room for the words of the brief caption, MAX_BRIEF_WORDS
     K       words of the caption that are known already (in training all of them, and what pads them)
-    L       room for the words of a caption and END, MAX_WORDS + 1
+    L       words of the longest caption of a batch, and END
     N       tokens: patches, then S, then BEGIN and K
     n       those of them that are new, behind what a cache holds
     V       words that can be said
@@ -46,7 +46,7 @@ Letters
 from config import TIME_FACTOR, BadInput, clip_shapes, config_from_dict
 
 import collections
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,7 @@ from data.video_io import open_clip, to_float
 from dit import DiTBlock, layer_norm, timestep_embedding, token_positions
 from evaluate import interval, name_of_fact
 from patches import grid_positions, patchify, rope
-from text import check_words, encode_prompts, split_words
+from text import check_words, encode_prompts, known_words, split_words
 from utils.checkpoint import SHIPPED, load_model, read_file, save_checkpoint
 from utils.cli import Flags, autocast, check_at_least, pick_device, progress_bar, run
 from vae import VAE
@@ -76,7 +76,16 @@ from world.captions import (
     rich_telling_words,
     rich_vocab,
 )
-from world.scenes import KINDS, draw_rich_scene, frame_extent, pick, render
+from world.scenes import (
+    COLOURS,
+    KINDS,
+    Scene,
+    draw_rich_scene,
+    frame_extent,
+    is_held_out_as,
+    pick,
+    render,
+)
 
 WORLD = SHIPPED.parent / "world.pt"
 CAPTIONER = "out/recaption/captioner.pt"
@@ -91,10 +100,16 @@ ADAM_LR = 2e-3
 NO_BRIEF = 0.3  # how often a clip comes without its brief caption
 WORDS_START = 32  # where words stand in time, in latent frames: behind any clip, however long it is
 DRAWS = 8  # captions drawn to see how sure it is
+EXPANSIONS = 32  # drawn, of which the best is taken
+
+# A clip in a mirror is another one, whose caption is known: which axes of (T, H, W, 3) are turned round, and
+# which words change places.
+LEFT_RIGHT = {"left": "right", "right": "left"}
+UP_DOWN = {"up": "down", "down": "up", "above": "below", "below": "above"}
+MIRRORS = [((), {}), ((2,), LEFT_RIGHT), ((1,), UP_DOWN), ((1, 2), LEFT_RIGHT | UP_DOWN)]
 
 # The second number of a seed: no clip and no caption that is scored has been trained on.
 DESCRIBED, ON_THE_WEB, BATCHES, SCORED, CAPTIONS = 1, 2, 3, 4, 5
-ROOM = MAX_WORDS + 1  # words of a full caption, and END
 
 
 class KeyValueCache:
@@ -229,7 +244,7 @@ def write_captions(captioner, latents, brief, temperature=0.0, generator=None):
     said = brief[:, :0]
     caches = [KeyValueCache() for _ in captioner.blocks]
     ended = torch.zeros(len(brief), dtype=torch.bool, device=brief.device)
-    while said.shape[1] < ROOM - 1 and not ended.all():
+    while said.shape[1] < MAX_WORDS and not ended.all():
         logits = captioner(latents, brief, said, caches)[:, -1]                    # (B, V + 1)
         if temperature > 0:
             probabilities = (logits / temperature).softmax(-1)
@@ -248,27 +263,26 @@ def ids_of(captioner, captions, room):
     return ids.to(captioner.word_linear.weight.device)
 
 
-def draw_scenes(config, count, seed, held_out="", images=True):
+def video_lengths(config):
+    """The lengths of videos in frames, the shortest first."""
+    return sorted({*clip_shapes(config)[0]} - {1})
+
+
+def draw_scenes(config, count, seed, lengths, held_out=""):
     """Scenes of the world → {frames: [(scene, choose), ...]}. choose: what a caption of so many frames tells,
     `facts` or facts_of_image.
 
     seed        a tuple of integers
-    held_out    "" or what training never shows: "thing" or "events" (world.scenes.draw_rich_scene)
-    images      False: only videos"""
+    lengths     frames of the clips, of each as many scenes as of the others
+    held_out    "" or what training never shows (world.scenes.draw_rich_scene)"""
     rng = np.random.default_rng(seed)
-    lengths = sorted({*clip_shapes(config)[0]} - {1})
-    if images:
-        lengths = [1, *lengths]
-    if held_out == "events":
-        lengths = lengths[-1:]
     by_frames = {}
     for i in range(count):
         frames = lengths[i % len(lengths)]
         seconds = (frames - 1) / config.fps
         possible = [kind for kind in KINDS if KINDS[kind] <= seconds]
-        kind = "turn" if held_out == "events" else pick(rng, possible)
         extent = frame_extent(config.height, config.width)
-        scene = draw_rich_scene(rng, kind, extent, seconds, held_out=held_out)
+        scene = draw_rich_scene(rng, pick(rng, possible), extent, seconds, held_out=held_out)
         by_frames.setdefault(frames, []).append((scene, facts_of_image if frames == 1 else facts))
     return by_frames
 
@@ -280,52 +294,117 @@ def encode_clips(vae, latent_scale, clips):
     return mean * latent_scale
 
 
-def encode_scenes(vae, latent_scale, config, scenes, frames):
-    """Scenes → latents (n, Z, f, h, w)."""
+def encode_scenes(vae, latent_scale, config, scenes, frames, mirrored_axes=()):
+    """Scenes → latents (n, Z, f, h, w), of mirror images where axes of (T, H, W, 3) are named."""
     latents = []
     for first in range(0, len(scenes), BATCH):
-        group = scenes[first : first + BATCH]
-        clips = [render(scene, frames, config.height, config.width, config.fps) for scene in group]
+        clips = []
+        for scene in scenes[first : first + BATCH]:
+            clip = render(scene, frames, config.height, config.width, config.fps)
+            clips.append(np.flip(clip, mirrored_axes))
         latents.append(encode_clips(vae, latent_scale, np.stack(clips)))
     return torch.cat(latents)
 
 
-def caption_scenes(model, count, seed, describe):
-    """Draws clips of the world, captions and encodes them → {frames: (draw_scenes' list, captions, latents)}.
+@dataclass
+class Example:
+    """A clip of the world and a caption of it, before it was mirrored."""
+    scene: Scene
+    choose: object  # what captions of it tell, `facts` or facts_of_image
+    caption: str
+    mirror: dict  # the words that its mirror swapped, {} for none
+
+
+def caption_scenes(vae, latent_scale, config, count, seed, lengths, describe, mirrors=MIRRORS[:1]):
+    """Draws clips of the world, captions and encodes them → {frames: (a list of n Examples, latents (n, Z, f,
+    h, w))}.
 
     seed        a tuple of integers
-    describe    describe_fully or describe_briefly"""
+    lengths     frames of the clips
+    describe    describe_fully or describe_briefly
+    mirrors     those of MIRRORS in which each clip is seen, as far as may_be_shown allows"""
     rng = np.random.default_rng((*seed, CAPTIONS))
     captioned = {}
-    for frames, drawn in draw_scenes(model.config, count, seed).items():
+    for frames, drawn in draw_scenes(config, count, seed, lengths).items():
         captions = [describe(scene, rng, choose) for scene, choose in drawn]
-        scenes = [scene for scene, _ in drawn]
-        latents = encode_scenes(model.vae, model.latent_scale, model.config, scenes, frames)
-        captioned[frames] = (drawn, captions, latents)
+        examples = []
+        latents = []
+        for axes, swaps in mirrors:
+            scenes = []
+            for (scene, choose), caption in zip(drawn, captions, strict=True):
+                if may_be_shown(scene, swaps):
+                    scenes.append(scene)
+                    examples.append(Example(scene, choose, caption, swaps))
+            if scenes:
+                latents.append(encode_scenes(vae, latent_scale, config, scenes, frames, axes))
+        captioned[frames] = (examples, torch.cat(latents))
     return captioned
 
 
-def draw_batch(captioner, captioned, rng, with_clip=True, with_brief=True):
+def swap_words(caption, swaps):
+    """swaps: word → the word that takes its place, "" for none. "a" and "an" become what the next word then
+    needs."""
+    words = " ".join(swaps.get(word, word) for word in caption.split()).split()
+    for i, after in enumerate(words[1:]):
+        if words[i] in ("a", "an"):
+            words[i] = "an" if after[0] in "aeiou" else "a"
+    return " ".join(words)
+
+
+def may_be_shown(scene, swaps):
+    """Whether training may show a scene in whose caption these words are swapped: nothing falls up, and what
+    is held out for tests stays unseen."""
+    if "up" in swaps and any(thing.event == "falls" for thing in scene.things):
+        return False
+    things = []
+    for thing in scene.things:
+        colour = swaps.get(thing.colour, thing.colour)
+        direction = swaps.get(thing.direction, thing.direction)
+        things.append(replace(thing, colour=colour, direction=direction))
+    return is_held_out_as(replace(scene, things=things), "")
+
+
+def draw_swaps(scene, rng):
+    """A mirror and other colours, at random → the words to swap."""
+    while True:
+        _, mirror = pick(rng, MIRRORS)
+        colours = dict(zip(COLOURS, rng.permutation(list(COLOURS)).tolist(), strict=True))
+        if may_be_shown(scene, mirror | colours):
+            return mirror | colours
+
+
+def draw_batch(captioner, captioned, rng, with_clip=True, with_brief=True, unsaid=()):
     """What one pass learns from: clips of one length, or none
     → latents (B, Z, f, h, w) or None, brief (B, S), caption (B, L): what is to be written.
 
     captioned   caption_scenes' clips
-    with_brief  False: no clip comes with a brief caption"""
+    with_brief  False: no clip comes with a brief caption
+    unsaid      words that are left out of all captions"""
     # Without a clip the network is an expander of prompts for videos, and tells how things move.
     lengths = [frames for frames in captioned if with_clip or frames > 1]
-    drawn, captions, latents = captioned[pick(rng, lengths)]
-    chosen = rng.integers(len(drawn), size=BATCH)
+    examples, latents = captioned[pick(rng, lengths)]
+    chosen = rng.integers(len(examples), size=BATCH)
 
-    # Brief captions cost nothing, so each is drawn anew.
-    brief = []
+    brief_captions = []
+    captions = []
     for i in chosen:
-        scene, choose = drawn[i]
-        is_left_out = not with_brief or (with_clip and rng.random() < NO_BRIEF)
-        brief.append("" if is_left_out else describe_briefly(scene, rng, choose))
+        example = examples[i]
+        # Without a clip, a prompt and its expansion stay true of one another in other colours and in a
+        # mirror, so nothing can be learned by heart but to keep what is said.
+        swaps = example.mirror if with_clip else draw_swaps(example.scene, rng)
+        swaps = swaps | dict.fromkeys(unsaid, "")
+        captions.append(swap_words(example.caption, swaps))
+
+        # Brief captions cost nothing, so each is drawn anew.
+        brief = ""
+        if with_brief and not (with_clip and rng.random() < NO_BRIEF):
+            brief = swap_words(describe_briefly(example.scene, rng, example.choose), swaps)
+        brief_captions.append(brief)
+    longest = max(len(caption.split()) for caption in captions)
     return (
         latents[chosen] if with_clip else None,
-        ids_of(captioner, brief, MAX_BRIEF_WORDS),
-        ids_of(captioner, [captions[i] for i in chosen], ROOM),
+        ids_of(captioner, brief_captions, MAX_BRIEF_WORDS),
+        ids_of(captioner, captions, longest + 1),
     )
 
 
@@ -353,21 +432,30 @@ def begin_as_video_model(captioner, model):
         captioner.word_embedding.weight[:-1] = words  # the last one is BEGIN
 
 
-def train_captioner(model, brief_steps, full_steps, seed=0):
-    """Trains a captioner on clips of the world, seen through a video model's VAE → Captioner. It begins with
-    the video model's first blocks.
-
-    brief_steps     on brief captions of ever new clips, as there are plenty on the web
-    full_steps      then, on full captions of DESCRIBED_CLIPS clips, while the learning rates fall"""
-    config = model.config
+def new_captioner(model, seed=0):
+    """A captioner that begins as the first blocks of a video model, and has still to be trained."""
     torch.manual_seed(seed)
-    captioner = Captioner(config, rich_vocab()).to(model.latent_scale.device)
+    captioner = Captioner(model.config, rich_vocab()).to(model.latent_scale.device)
     begin_as_video_model(captioner, model)
+    return captioner
+
+
+def train_captioner(captioner, vae, latent_scale, brief_steps, full_steps, seed=0, unsaid=()):
+    """Trains a captioner on clips of the world, which it sees as latents of this VAE.
+
+    brief_steps     on brief captions of ever new clips, as there are plenty on the web; at first of images,
+                    which cost less than videos, and show all but motion
+    full_steps      then, on full captions of DESCRIBED_CLIPS clips and of their mirror images, while the
+                    learning rates fall
+    unsaid          words that no caption has, as if nobody had ever used them"""
+    config = captioner.config
     matrices = [p for p in captioner.blocks.parameters() if p.ndim > 1]
     qkv = [block.qkv.weight for block in captioner.blocks]
     optimizers = train.make_optimizers(captioner, matrices, MUON_LR, ADAM_LR, three_in_one=qkv)
 
-    described = caption_scenes(model, DESCRIBED_CLIPS, (seed, DESCRIBED), describe_fully)
+    sight = (vae, latent_scale, config)
+    lengths = [1, *video_lengths(config)]
+    described = caption_scenes(*sight, DESCRIBED_CLIPS, (seed, DESCRIBED), lengths, describe_fully, MIRRORS)
     rng = np.random.default_rng((seed, BATCHES))
     steps = brief_steps + full_steps
     recent = collections.deque(maxlen=100)
@@ -375,13 +463,16 @@ def train_captioner(model, brief_steps, full_steps, seed=0):
     for step in bar:
         if step < brief_steps:
             if step % BRIEF_CLIPS_STEPS == 0:
-                web = caption_scenes(model, BRIEF_CLIPS, (seed, ON_THE_WEB, step), describe_briefly)
-            batches = [draw_batch(captioner, web, rng, with_brief=False)]
+                now = [1] if step < brief_steps / 2 else lengths
+                web = caption_scenes(*sight, BRIEF_CLIPS, (seed, ON_THE_WEB, step), now, describe_briefly)
+            batches = [draw_batch(captioner, web, rng, with_brief=False, unsaid=unsaid)]
         else:
             # Half of each step looks at clips, half expands prompts.
-            batches = [draw_batch(captioner, described, rng, with_clip) for with_clip in (True, False)]
+            batches = []
+            for with_clip in (True, False):
+                batches.append(draw_batch(captioner, described, rng, with_clip, unsaid=unsaid))
         for batch in batches:
-            with autocast(config.precision, model.latent_scale.device):
+            with autocast(config.precision, latent_scale.device):
                 loss = caption_loss(captioner, *batch)
             loss.backward()
             if batch[0] is not None:
@@ -393,17 +484,16 @@ def train_captioner(model, brief_steps, full_steps, seed=0):
             optimizer.step()
             optimizer.zero_grad()
         bar.set_postfix_str(f"loss with a clip {np.mean(recent):.3f}", refresh=False)
-    return captioner.eval()
 
 
-def save_captioner(path, captioner, model):
+def save_captioner(path, captioner, vae, latent_scale):
     """Writes a captioner and the VAE whose latents it reads into one file."""
     save_checkpoint(path, {
         "config": asdict(captioner.config),
         "words": captioner.words,
         "captioner": captioner.state_dict(),
-        "vae": model.vae.state_dict(),
-        "latent_scale": model.latent_scale,
+        "vae": vae.state_dict(),
+        "latent_scale": latent_scale,
     })
 
 
@@ -428,7 +518,8 @@ def score(captioner, vae, latent_scale, clips, seed=0, held_out=""):
     caption need not tell all: of those that it tells, how many are true (precision)."""
     config = captioner.config
     counts = collections.defaultdict(lambda: [0, 0])
-    for frames, drawn in draw_scenes(config, clips, (seed, SCORED), held_out).items():
+    lengths = [1, *video_lengths(config)]
+    for frames, drawn in draw_scenes(config, clips, (seed, SCORED), lengths, held_out).items():
         latents = encode_scenes(vae, latent_scale, config, [scene for scene, _ in drawn], frames)
         for first in range(0, len(drawn), BATCH):
             batch = latents[first : first + BATCH]
@@ -475,14 +566,15 @@ def how_sure(captioner, latents, brief, caption, seed=0):
 def expand(captioner, prompt, seed=0):
     """A brief prompt → a full caption that keeps what it says and invents the rest.
 
-    Of DRAWS captions drawn at random, the one that keeps most of what the prompt asks for. A prompt of more
-    than MAX_BRIEF_WORDS words is left as it is. Raises BadInput for one that asks for nothing known."""
+    Of EXPANSIONS captions drawn at random, the one that keeps most of what the prompt asks for. A prompt of
+    more than MAX_BRIEF_WORDS words is left as it is. Raises BadInput for one that asks for nothing known."""
     check_words([prompt], captioner.words, rich_telling_words())
     if len(split_words(prompt)) > MAX_BRIEF_WORDS:
         return prompt
     brief = ids_of(captioner, [prompt], MAX_BRIEF_WORDS)
     generator = torch.Generator(device=brief.device).manual_seed(seed)
-    draws = write_captions(captioner, None, brief.expand(DRAWS, -1), temperature=1.0, generator=generator)
+    copies = brief.expand(EXPANSIONS, -1)
+    draws = write_captions(captioner, None, copies, temperature=1.0, generator=generator)
     return max(draws, key=lambda caption: quality(prompt, caption))
 
 
@@ -499,7 +591,8 @@ def score_expander(captioner, prompts, seed=0):
     kept = 0
     asked = 0
     meaningful = 0
-    for drawn in draw_scenes(captioner.config, prompts, (seed, SCORED), images=False).values():
+    lengths = video_lengths(captioner.config)
+    for drawn in draw_scenes(captioner.config, prompts, (seed, SCORED), lengths).values():
         for scene, choose in drawn:
             prompt = describe_briefly(scene, rng, choose)
             caption = expand(captioner, prompt)
@@ -564,11 +657,14 @@ def make_parser():
     input_help = "a clip to describe, a prompt to expand, or a folder of clips"
     add("input", nargs="?", metavar="INPUT", help=input_help)
     add("--captioner", default=CAPTIONER, metavar="FILE", help="where the captioner is, or is to be written")
-    add("--checkpoint", default=WORLD, metavar="FILE", help="train: a model of the rich world, for its VAE")
+    add("--checkpoint", default=WORLD, metavar="FILE", help="train: a model of the rich world, to begin as")
+    add("--start", metavar="FILE", help="train: a captioner that is trained further instead")
     brief_help = "train: steps on brief captions of ever new clips"
-    add("--brief-steps", type=int, default=3000, metavar="N", help=brief_help)
+    add("--brief-steps", type=int, default=2000, metavar="N", help=brief_help)
     full_help = f"train: steps on full captions of {DESCRIBED_CLIPS:,} clips"
-    add("--full-steps", type=int, default=1000, metavar="N", help=full_help)
+    add("--full-steps", type=int, default=2200, metavar="N", help=full_help)
+    unsaid_help = "train: words to be left out of all captions, as if nobody had ever used them"
+    add("--unsaid", default="", metavar="WORDS", help=unsaid_help)
     add("--clips", type=int, default=512, metavar="N", help="score: new clips")
     add("--seed", type=int, default=0, metavar="N", help="train, expand: for other draws")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
@@ -583,13 +679,22 @@ def main():
         raise BadInput(f"{args.what}: expected something behind it, for example {args.what} {example}")
     device = pick_device(args.device)
     if args.what == "train":
-        model = load_model(args.checkpoint, device)
-        if not model.config.scenes:
-            expected = "expected a model of the rich world (the knob `scenes`)"
-            raise BadInput(f"--checkpoint {args.checkpoint}: {expected}")
+        unsaid = args.unsaid.split()
+        for word in unsaid:
+            if word not in rich_vocab():
+                expected = f"captions do not say {word!r}; {known_words(rich_vocab())}"
+                raise BadInput(f"--unsaid {args.unsaid!r}: {expected}")
+        if args.start:
+            parts = load_captioner(args.start, device)
+        else:
+            model = load_model(args.checkpoint, device)
+            if not model.config.scenes:
+                expected = "expected a model of the rich world (the knob `scenes`)"
+                raise BadInput(f"--checkpoint {args.checkpoint}: {expected}")
+            parts = (new_captioner(model, args.seed), model.vae, model.latent_scale)
         Path(args.captioner).parent.mkdir(parents=True, exist_ok=True)
-        captioner = train_captioner(model, args.brief_steps, args.full_steps, args.seed)
-        save_captioner(args.captioner, captioner, model)
+        train_captioner(*parts, args.brief_steps, args.full_steps, args.seed, unsaid)
+        save_captioner(args.captioner, *parts)
         print(f"{args.captioner} is trained; next: python recaption.py score")
         return
 

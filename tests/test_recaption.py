@@ -15,10 +15,22 @@ import train
 from data import precompute
 from dit import DiT, timestep_embedding, token_positions
 from patches import grid_positions, rope
-from recaption import Captioner, KeyValueCache, caption_loss, count_facts, draw_scenes, write_captions
+from recaption import (
+    LEFT_RIGHT,
+    UP_DOWN,
+    Captioner,
+    Example,
+    KeyValueCache,
+    caption_loss,
+    count_facts,
+    draw_scenes,
+    write_captions,
+)
 from utils.checkpoint import load_model, save_checkpoint
 from vae import VAE
+from world import scenes
 from world.captions import MAX_BRIEF_WORDS, describe_fully, facts, facts_of_image, rich_vocab
+from world.scenes import COLOURS, SIZES, Scene, Thing, render
 
 CONFIG = Config(
     scenes="move", frames=9, height=16, width=24, lengths="5 9", vae_width=8, latent_channels=3, dit_width=32,
@@ -115,7 +127,10 @@ def test_a_patch_carries_where_it_is(captioner):
 def test_three_clips_in_ten_have_no_brief_caption_and_prompts_of_videos_are_expanded(captioner, monkeypatch):
     monkeypatch.setattr(recaption, "BATCH", 1000)
     monkeypatch.setattr(recaption, "describe_briefly", lambda scene, rng, choose: "blue")
-    clips = {frames: ([(None, facts)], [WORDS[frames]], torch.zeros(1)) for frames in (1, 5)}
+    monkeypatch.setattr(recaption, "draw_swaps", lambda scene, rng: {})
+    clips = {}
+    for frames in (1, 5):
+        clips[frames] = ([Example(None, facts, WORDS[frames], {})], torch.zeros(1))
     rng = np.random.default_rng(0)
     _, brief, _ = recaption.draw_batch(captioner, clips, rng)
     assert brief.any(1).float().mean() == pytest.approx(0.7, abs=0.05)
@@ -124,13 +139,84 @@ def test_three_clips_in_ten_have_no_brief_caption_and_prompts_of_videos_are_expa
     assert (caption[:, 0] == WORDS.index(WORDS[5]) + 1).all()
 
 
+def test_captions_are_as_their_clips_mirror_says_and_without_a_clip_in_any_colours(captioner, monkeypatch):
+    monkeypatch.setattr(recaption, "BATCH", 200)
+    monkeypatch.setattr(recaption, "NO_BRIEF", 0)
+    scene = Scene([Thing("star", "red", 0.11, (0.2, 0.3), "left", "slowly")])
+    caption = "a small red star moving left slowly on stripes"
+    monkeypatch.setattr(recaption, "describe_briefly", lambda scene, rng, choose: "a red star going left")
+    clips = {5: ([Example(scene, facts, caption, LEFT_RIGHT)], torch.zeros(1))}
+
+    def draw(**options):
+        _, brief, full = recaption.draw_batch(captioner, clips, np.random.default_rng(0), **options)
+        return [{" ".join(WORDS[i - 1] for i in row if i) for row in ids.tolist()} for ids in (brief, full)]
+
+    assert draw() == [{"a red star going right"}, {"a small red star moving right slowly on stripes"}]
+    unsaid = draw(unsaid=("small", "red"))
+    assert unsaid == [{"a star going right"}, {"a star moving right slowly on stripes"}]
+
+    # Every direction that a mirror gives and every colour, the same in the prompt and in its expansion.
+    brief, full = draw(with_clip=False)
+    told = {(words.split()[2], words.split()[5]) for words in full}
+    assert {colour for colour, _ in told} == set(COLOURS)
+    assert {direction for _, direction in told} == {"left", "right"}
+    article = {colour: "an" if colour == "orange" else "a" for colour in COLOURS}
+    assert brief == {f"{article[colour]} {colour} star going {direction}" for colour, direction in told}
+
+
+def test_a_batch_has_room_for_its_longest_caption_and_its_end(captioner):
+    clips = {1: ([Example(None, facts_of_image, "a red star", {})], torch.zeros(1))}
+    _, _, caption = recaption.draw_batch(captioner, clips, np.random.default_rng(0), with_brief=False)
+    assert caption.shape == (recaption.BATCH, 4)
+    assert caption.any(0).tolist() == [True, True, True, False]
+
+
+def test_nothing_falls_up_and_what_is_held_out_is_no_mirror_image(monkeypatch):
+    falling = Scene([Thing("star", "red", 0.11, (0.2, 0.3), "down", "", event="falls")])
+    assert recaption.may_be_shown(falling, LEFT_RIGHT)
+    assert not recaption.may_be_shown(falling, UP_DOWN)
+
+    # What is held out moves left; its mirror image may be trained on, but not in that mirror.
+    held_out = ("cross", "blue", "large", ("left", "quickly"))
+    monkeypatch.setattr(scenes, "RICH_HELD_OUT", [held_out])
+    moving = Scene([Thing("cross", "blue", SIZES["large"], (0.2, 0.3), "right", "quickly")])
+    assert recaption.may_be_shown(moving, {})
+    assert recaption.may_be_shown(moving, UP_DOWN)
+    assert not recaption.may_be_shown(moving, LEFT_RIGHT)
+    assert not recaption.may_be_shown(moving, LEFT_RIGHT | UP_DOWN)
+
+
+def test_clips_in_mirrors_are_encoded_with_their_captions():
+    torch.manual_seed(0)
+    vae = VAE(CONFIG)
+    scale = torch.tensor(1.0)
+    args = (vae, scale, CONFIG, 2, (0, 1), [5], describe_fully, recaption.MIRRORS)
+    [(examples, latents)] = recaption.caption_scenes(*args).values()
+    assert len(examples) == len(latents)
+    axes_of = {str(swaps): axes for axes, swaps in recaption.MIRRORS}
+    assert {str(example.mirror) for example in examples} == set(axes_of)
+    for example, found in zip(examples, latents, strict=True):
+        clip = np.flip(render(example.scene, 5, 16, 24, CONFIG.fps), axes_of[str(example.mirror)])
+        expected = recaption.encode_clips(vae, scale, clip[None].copy())[0]
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("caption, swaps, expected", [
+    ("the red star is left of the box", LEFT_RIGHT, "the red star is right of the box"),
+    ("a red ball above an orange box", {"red": "orange", "orange": "red"}, "an orange ball above a red box"),
+    ("a small ball", {"small": ""}, "a ball"),
+])
+def test_words_change_places(caption, swaps, expected):
+    assert recaption.swap_words(caption, swaps) == expected
+
+
 def test_it_learns_brief_captions_of_new_clips_then_full_ones_of_the_described(world_model, monkeypatch):
     monkeypatch.setattr(recaption, "DESCRIBED_CLIPS", 3)
     monkeypatch.setattr(recaption, "BRIEF_CLIPS", 3)
     monkeypatch.setattr(recaption, "BRIEF_CLIPS_STEPS", 1)
     monkeypatch.setattr(recaption, "BATCH", 2)
-    monkeypatch.setattr(recaption, "describe_fully", lambda scene, rng, choose: "red")
-    monkeypatch.setattr(recaption, "describe_briefly", lambda scene, rng, choose: "blue")
+    monkeypatch.setattr(recaption, "describe_fully", lambda scene, rng, choose: "star")
+    monkeypatch.setattr(recaption, "describe_briefly", lambda scene, rng, choose: "cross")
     seen = []
     has_gradients = []
     rates = []
@@ -146,19 +232,22 @@ def test_it_learns_brief_captions_of_new_clips_then_full_ones_of_the_described(w
 
     monkeypatch.setattr(recaption, "caption_loss", spy)
     monkeypatch.setattr(train, "learning_rate", rate)
-    recaption.train_captioner(load_model(world_model), 2, 1)
+    model = load_model(world_model)
+    captioner = recaption.new_captioner(model)
+    recaption.train_captioner(captioner, model.vae, model.latent_scale, 2, 1)
 
     # Two steps on brief captions, which are not given: they are to be written. Each has clips of its own.
     (first, no_brief, brief_captions), (second, _, _), with_clip, without = seen
     assert not no_brief.any()
-    assert brief_captions == 2 * ["blue"]
+    assert brief_captions == 2 * ["cross"]
+    assert first.shape[2] == 1  # at first, images
     assert first.shape != second.shape or (first != second).any()
 
     # One step on full captions, once with a clip, once without.
     assert with_clip[0] is not None
     assert without[0] is None
-    assert with_clip[2] + without[2] == 4 * ["red"]
-    assert (without[1][:, 0] == WORDS.index("blue") + 1).all()
+    assert with_clip[2] + without[2] == 4 * ["star"]
+    assert (without[1][:, 0] == WORDS.index("cross") + 1).all()
 
     # A step begins without gradients; those of the last one's two batches are added. One schedule for all.
     assert has_gradients == [False, False, False, True]
@@ -183,7 +272,7 @@ def test_greedy_captions_take_the_likeliest_word_each_time(captioner):
         said = torch.tensor([words])
         logits = captioner(latents[row : row + 1], brief[row : row + 1], said)[0]
         assert logits.argmax(-1)[: len(words)].tolist() == words
-        assert len(words) == recaption.ROOM - 1 or logits[-1].argmax() == 0
+        assert len(words) == recaption.MAX_WORDS or logits[-1].argmax() == 0
 
 
 def test_each_caption_of_a_batch_ends_at_its_own_end(captioner):
@@ -226,7 +315,7 @@ def test_a_caption_of_few_words_is_learned_by_heart():
 
 
 def test_scenes_have_the_lengths_of_the_config_and_images_tell_no_motion():
-    drawn = draw_scenes(CONFIG, 6, seed=0)
+    drawn = draw_scenes(CONFIG, 6, 0, [1, *recaption.video_lengths(CONFIG)])
     assert {frames: len(of_length) for frames, of_length in drawn.items()} == {1: 2, 5: 2, 9: 2}
     assert {choose for _, choose in drawn[1]} == {facts_of_image}
     assert {choose for _, choose in drawn[5] + drawn[9]} == {facts}
@@ -239,7 +328,7 @@ def test_scenes_last_as_long_as_their_clips(monkeypatch):
         lasting.add(seconds)
 
     monkeypatch.setattr(recaption, "draw_rich_scene", draw)
-    draw_scenes(CONFIG, 6, seed=0)
+    draw_scenes(CONFIG, 6, 0, [1, 5, 9])
     assert lasting == {0, 4 / CONFIG.fps, 8 / CONFIG.fps}
 
 
@@ -247,7 +336,7 @@ def test_captions_are_scored_against_their_own_scenes(captioner, monkeypatch):
     monkeypatch.setattr(recaption, "BATCH", 1)
     rng = np.random.default_rng(0)
     captions = []
-    for drawn in draw_scenes(CONFIG, 6, (0, recaption.SCORED)).values():
+    for drawn in draw_scenes(CONFIG, 6, (0, recaption.SCORED), [1, 5, 9]).values():
         captions += [describe_fully(scene, rng, choose) for scene, choose in drawn]
     monkeypatch.setattr(recaption, "write_captions", lambda *args: [captions.pop(0)])
     counts = recaption.score(captioner, VAE(CONFIG), torch.tensor(1.0), 6)
@@ -304,9 +393,21 @@ def trained(world_model, command, tmp_path, monkeypatch):
     assert out == f"{path} is trained; next: python recaption.py score\n"
 
     # What comes now is nonsense: a few words of it will do.
-    monkeypatch.setattr(recaption, "ROOM", 5)
+    monkeypatch.setattr(recaption, "MAX_WORDS", 4)
     monkeypatch.setattr(recaption, "DRAWS", 2)
+    monkeypatch.setattr(recaption, "EXPANSIONS", 2)
     return path
+
+
+def test_a_captioner_is_trained_further(trained, command, tmp_path):
+    path = tmp_path / "further.pt"
+    words = ["train", "--start", trained, "--captioner", path, "--brief-steps", 0, "--full-steps", 1]
+    code, _, err = command(recaption, *words, "--unsaid", "small large", "--device", "cpu")
+    assert code == 0, err
+    before, _, _ = recaption.load_captioner(trained)
+    after, _, _ = recaption.load_captioner(path)
+    pairs = zip(before.parameters(), after.parameters(), strict=True)
+    assert 0 < max((one - other).abs().max() for one, other in pairs) < 0.1
 
 
 def test_it_begins_as_the_video_models_first_blocks_at_noise_level_0(world_model):
@@ -393,7 +494,7 @@ def test_an_expansion_is_judged_by_what_it_keeps_then_by_its_meaning():
 
 
 def test_expansions_follow_the_seed(captioner, monkeypatch):
-    monkeypatch.setattr(recaption, "ROOM", 5)
+    monkeypatch.setattr(recaption, "MAX_WORDS", 4)
     first = recaption.expand(captioner, "a ball", seed=1)
     assert recaption.expand(captioner, "a ball", seed=1) == first
     assert recaption.expand(captioner, "a ball", seed=2) != first
@@ -469,6 +570,7 @@ def test_the_world_is_recaptioned_in_advance_and_with_its_own_vae(world_model, t
 @pytest.mark.parametrize("words, answer", [
     (["describe"], "describe: expected something behind it, for example describe clip.mp4"),
     (["score", "--captioner", "nowhere.pt"], "checkpoint nowhere.pt: cannot be read"),
+    (["train", "--unsaid", "small giant"], "--unsaid 'small giant': captions do not say 'giant'; it knows: "),
     (["train", "--checkpoint", "{simple}"], "expected a model of the rich world (the knob `scenes`)"),
     (["score", "--captioner", "{simple}"], "expected a file that `python recaption.py train` has written"),
 ])
