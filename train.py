@@ -154,18 +154,28 @@ class Trainer:
         self.steps = saved["steps"]
         self.train_seconds = saved["train_seconds"]
 
-    def take_weights(self, model, vae_only=False):
+    def take_weights(self, model, vae_only=False, new_words=False):
         """Takes over a model's weights, or only those of its VAE, to begin a new run with them.
 
+        new_words: all but the words' vectors, which are to be learned anew, as for captions in other words or
+        for another text encoder.
+
         Raises BadInput if its networks have other sizes, or if its transformer knows other words."""
-        if not vae_only and self.vocab != model.vocab:
+        if not vae_only and not new_words and self.vocab != model.vocab:
             theirs = f"a vocabulary of {len(model.vocab)} words"
-            raise BadInput(f"--start: {theirs}, and not the {len(self.vocab)} words of this data")
+            ours = f"the {len(self.vocab)} words of this data; --new-words learns these anew"
+            raise BadInput(f"--start: {theirs}, and not {ours}")
+        weights = model.dit.state_dict()
+        if new_words:
+            weights = {name: tensor for name, tensor in weights.items() if not is_of_words(name)}
+            for name, tensor in self.dit.state_dict().items():
+                if is_of_words(name):
+                    weights[name] = distributed.whole(tensor)
         try:
             distributed.load_weights(self.vae, model.vae.state_dict())
             if not vae_only:
-                distributed.load_weights(self.dit, model.dit.state_dict())
-                distributed.load_weights(self.ema, model.dit.state_dict())
+                distributed.load_weights(self.dit, weights)
+                distributed.load_weights(self.ema, weights)
         except RuntimeError as error:
             why = f"its weights do not fit this config ({last_line(error)})"
             raise BadInput(f"checkpoint {model.checkpoint_path}: {why}") from error
@@ -273,6 +283,11 @@ class Trainer:
         keep = min(self.config.ema_decay, (1 + step) / (10 + step))
         for average, weights in zip(self.ema.parameters(), self.dit.parameters(), strict=True):
             average.lerp_(weights, 1 - keep)
+
+
+def is_of_words(name):
+    """Whether a transformer's weight of this name belongs to what turns words into vectors."""
+    return name.startswith("word_embedding.")
 
 
 def make_optimizers(network, matrices, muon_lr, adam_lr, three_in_one=()):
@@ -651,7 +666,7 @@ def new_trainer(args, device):
         dataset.check_vae(model)
     trainer = Trainer(config, dataset.vocab(), device)
     if model:
-        trainer.take_weights(model, vae_only=not args.start)
+        trainer.take_weights(model, vae_only=not args.start, new_words=args.new_words)
     return trainer
 
 
@@ -770,6 +785,7 @@ def make_parser():
     start_help = "begin with these weights instead of random ones (--vae-steps 0 keeps its VAE as it is)"
     add("--start", metavar="FILE", help=start_help)
     add("--start-vae", metavar="FILE", help="the same, but with its VAE alone, and a new transformer")
+    add("--new-words", action="store_true", help="with --start: learn the vectors of all words anew")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     add_config_flags(parser, default_preset=PRESET)
     return parser
@@ -783,6 +799,8 @@ def main():
     given = [f"{flag} {path}" for flag, path in beginnings.items() if path]
     if len(given) > 1:
         raise BadInput(f"{' '.join(given)}: expected one of them")
+    if args.new_words and not args.start:
+        raise BadInput("--new-words: expected --start FILE beside it")
     distributed.connect(device)
     if distributed.restarts():
         args = args_after_restart(parser, args)

@@ -23,6 +23,7 @@ TRAIN = [
     (["--start", "missing.pt"], "checkpoint missing.pt: cannot be read"),
     (["--start", "good.pt"], "checkpoint good.pt: its weights do not fit this config"),
     (["--start", "good.pt", "--resume", "good.pt"], "--resume good.pt --start good.pt: expected one of them"),
+    (["--new-words"], "--new-words: expected --start FILE beside it"),
     (["--start", "good.pt", "--start-vae", "a.pt"], "--start good.pt --start-vae a.pt: expected one of them"),
     (["--resume", "good.pt", "--config", "typo.toml"], "leave out --config"),
     # Presets that cannot be read

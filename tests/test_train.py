@@ -19,6 +19,7 @@ import evaluate
 import train
 from data import datasets
 from data.video_io import film_grid, film_strip, to_float, to_uint8
+from dit import DiT
 from sample import generate
 from utils.checkpoint import load_model, read_checkpoint
 from vae import latent_to_frame_mask, vae_loss
@@ -481,6 +482,22 @@ def test_a_run_begins_with_another_ones_weights(config, tmp_path, checkpoint):
     assert_same_weights(trainer.ema, model.dit)
     assert trainer.latent_scale == model.latent_scale != 1
     assert trainer.train_seconds == model.train_seconds > 0
+
+
+@pytest.mark.parametrize("encoder", ["vocabulary", "/encoder"])
+def test_a_run_for_other_words_begins_with_all_weights_but_theirs(config, checkpoint, encoder):
+    model = load_model(checkpoint)
+    trainer = train.Trainer(config, ["a", "dog"], "cpu")
+    if encoder != "vocabulary":
+        trainer.dit = DiT(config, feature_width=7)
+        trainer.ema = DiT(config, feature_width=7)
+    before = {name: tensor.clone() for name, tensor in trainer.dit.state_dict().items()}
+    trainer.take_weights(model, new_words=True)
+    theirs = model.dit.state_dict()
+    for network in (trainer.dit, trainer.ema):
+        for name, tensor in network.state_dict().items():
+            expected = before if name.startswith("word_embedding") else theirs
+            assert torch.equal(tensor, expected[name])
 
 
 @pytest.mark.parametrize("vae_steps, is_measured", [(0, False), (1, True)])
