@@ -5,6 +5,7 @@
     python bench.py packing                                    clips of all shapes in one sequence, or padded
     python bench.py schedules --checkpoint out/tiny/model.pt   every schedule with every target, trained alike
     python bench.py sizes --checkpoint out/tiny/model.pt       four sizes of the transformer, trained alike
+    python bench.py captions --checkpoint assets/world.pt      what recaptions teach a generator
     python bench.py data --clips 500                           the same batches from a folder, shards, latents
     python bench.py footage --steps 3000                       a VAE on real clips, judged on held-out ones
     python bench.py plan --config configs/real.toml --gpus 64  what a large run needs, before it is started
@@ -41,12 +42,22 @@ from data import pack, precompute
 from data.datasets import WorldDataset, make_dataset
 from data.video_io import film_strip, open_clip, read_frames, to_float, write_clip
 from dit import DiT
+from recaption import CAPTIONER, draw_scenes, encode_scenes, recaption
 from sample import generate
 from text import feature_width
 from utils.checkpoint import SHIPPED, load_model
-from utils.cli import Flags, autocast, check_at_least, config_from_flags, pick_device, run
+from utils.cli import (
+    Flags,
+    autocast,
+    check_at_least,
+    config_from_flags,
+    pick_device,
+    progress_bar,
+    run,
+)
 from vae import VAE, psnr
-from world.captions import describe
+from world.caption_reader import PLACE
+from world.captions import describe, describe_briefly, describe_fully, facts_of_image
 from world.scenes import SEEN, draw_scene, frame_extent, render
 
 # Width and depth of the transformers that `sizes` compares, a prompt that each of them shows, and how many of
@@ -54,6 +65,17 @@ from world.scenes import SEEN, draw_scene, frame_extent, render
 TRANSFORMER_SIZES = ((64, 2), (96, 4), (128, 6), (192, 8))
 SIZES_PROMPT = "a yellow triangle moving left quickly"
 LAST_STEPS = 100
+
+# `captions` trains on so many images, and replaces these shares of their brief captions by recaptions.
+CAPTIONED_IMAGES = 12_000
+RECAPTION_SHARES = (0.0, 0.5, 0.8, 0.95, 1.0)
+IMAGES_ALONE = {"frames": 1, "lengths": "1", "slow_flow": 0.0, "logit_mean": 0.5, "lr_decay": 0.5}
+ALL_FACTS = {
+    "brief: all facts": "brief prompts",
+    "expanded: all facts": "brief prompts, expanded",
+    "full: all facts": "full prompts",
+}
+CAPTION_ROWS = ("count", "shape", "size", "left of", "above")
 
 # Heights and widths of the clips that `data` writes.
 CLIP_SIZES = ((64, 64), (96, 160), (144, 80), (120, 120), (72, 128))
@@ -511,6 +533,90 @@ def sizes(model, steps, batch, prompts):
     print("\nout/sizes.png shows the table, out/sizes-samples.png one prompt by each")
 
 
+def captions(model, captioner_file, steps, batch, prompts):
+    """What captions teach a generator (DALL·E 3, sec. 3.3): transformers learn words from the same images,
+    with brief captions, with shares of recaptions, and with full ones. Prints a Markdown table and draws it.
+
+    Each begins as the checkpoint, but with new vectors for all words: it can draw, and has to learn what each
+    word means. One more gets recaptions that tell no places, as of a captioner that never learned to see
+    them, which is what DALL·E 3's generator lacks (sec. 5.1)."""
+    pyplot = load_pyplot()
+    config = replace(model.config, **IMAGES_ALONE, dit_steps=steps, captioner=captioner_file)
+    latents, brief, recaptions, full = caption_images(model, precompute.open_captioner(config, model), config)
+    without_places = [" ".join(PLACE.sub("", caption).split()) for caption in recaptions]
+
+    # A larger share has all the recaptions of a smaller one.
+    chance = np.random.default_rng(0).random(len(brief))
+    runs = {}
+    for share in RECAPTION_SHARES:
+        runs[f"{share:.0%} recaptions"] = mix(brief, recaptions, chance < share)
+    runs["full captions"] = full
+    runs["95% recaptions, no places"] = mix(brief, without_places, chance < 0.95)
+
+    table = {}
+    for name, texts in runs.items():
+        is_recaptioned = texts not in (brief, full)
+        own = config if is_recaptioned else replace(config, captioner="")
+        trained = train_on_captions(model, own, latents, texts, batch)
+        print(f"\n{name}")
+        table[name] = evaluate.captions_followed(trained, prompts)
+
+    print(f"\n| trained on | brief | expanded | full | of full: {' / '.join(CAPTION_ROWS)} |")
+    print("|---|---|---|---|---|")
+    for name, rows in table.items():
+        ways = [share_of(rows, way) for way in ALL_FACTS]
+        parts = [share_of(rows, f"full: {row}") for row in CAPTION_ROWS]
+        print(f"| {name} | {' | '.join(ways)} | {' / '.join(parts)} |")
+    draw_captions(pyplot, table, "out/captions.png")
+    print("\nout/captions.png shows the shares")
+
+
+def share_of(rows, title):
+    """A row of captions_followed as text; "-" where nothing was asked."""
+    return f"{rows[title]['share']:.1%}" if title in rows else "-"
+
+
+def caption_images(model, captioner, config):
+    """New images of the world → latents (n, Z, 1, h, w), and three lists of captions: brief ones, what the
+    captioner makes of these and of the images, and full ones."""
+    scenes = [scene for scene, _ in draw_scenes(config, CAPTIONED_IMAGES, (0, CAPTIONED_IMAGES), [1])[1]]
+    latents = encode_scenes(model.vae, model.latent_scale, config, scenes, frames=1)
+    rng = np.random.default_rng(0)
+    brief = [describe_briefly(scene, rng, facts_of_image) for scene in scenes]
+    full = [describe_fully(scene, rng, facts_of_image) for scene in scenes]
+    recaptions = []
+    for first in progress_bar(range(0, len(brief), 100), desc="recaptions", unit="hundred"):
+        group = slice(first, first + 100)
+        recaptions += recaption(captioner, latents[group], brief[group])
+    return latents, brief, recaptions, full
+
+
+def mix(brief, recaptions, is_recaptioned):
+    """Lists of n captions, and n booleans → the recaptions where these are true, elsewhere the brief ones."""
+    pairs = zip(brief, recaptions, is_recaptioned, strict=True)
+    return [new if is_new else old for old, new, is_new in pairs]
+
+
+def train_on_captions(model, config, latents, texts, batch):
+    """A transformer that begins as the model, without its words, and learns from these images and captions,
+    the same images at each step whatever their captions are → Model."""
+    trainer = train.Trainer(config, model.vocab, model.latent_scale.device)
+    trainer.take_weights(model, new_words=True)
+    trainer.is_precomputed = True  # what it is given are latents
+    nothing_given = torch.zeros(batch, 1, dtype=torch.bool)
+    rng = np.random.default_rng(config.seed)
+    for step in progress_bar(range(config.dit_steps), desc="dit", unit="step"):
+        chosen = rng.integers(len(texts), size=batch)
+        train.seed_batch(config, step)
+        with autocast(config.precision, trainer.device):
+            loss, *_ = trainer.dit_loss([(latents[chosen], [texts[i] for i in chosen], nothing_given)])
+        loss.backward()
+        train.optimizer_step(trainer, "dit", loss.item())
+        trainer.update_ema(step)
+        trainer.steps["dit"] += 1
+    return trainer.model()
+
+
 def activation_bytes(config, tokens, depth, feature_width):
     """Bytes that the backward pass needs of a forward pass: one clip of about so many tokens, in so many
     blocks. Measured by running it, weights not counted."""
@@ -672,12 +778,38 @@ def draw_sizes(pyplot, rows, path):
     pyplot.close(figure)
 
 
+def draw_captions(pyplot, table, path):
+    """The rows of `captions`, {name: captions_followed's} → facts shown against the share of recaptions, as a
+    PNG."""
+    figure, axis = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    for way in ALL_FACTS:
+        points = []
+        for share in RECAPTION_SHARES:
+            rows = table[f"{share:.0%} recaptions"]
+            if way in rows:
+                found = rows[way]["share"]
+                low, high = evaluate.interval(found, rows[way]["n"])
+                points.append((share, found, max(0.0, found - low), max(0.0, high - found)))
+        shares, found, below, above = zip(*points, strict=True)
+        axis.errorbar(shares, found, yerr=(below, above), fmt="o-", capsize=3, label=ALL_FACTS[way])
+    ideal = table["full captions"]["full: all facts"]["share"]
+    axis.axhline(ideal, color="grey", linestyle="--", label="full prompts, trained on full captions")
+    axis.set_xlabel("share of recaptions in training")
+    axis.set_ylabel("facts shown")
+    axis.set_ylim(0, 1)
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
 def add_flags(parser):
     add = parser.add_argument
-    checks = ("speed", "growth", "packing", "schedules", "sizes", "data", "footage", "plan")
+    checks = ("speed", "growth", "packing", "schedules", "sizes", "captions", "data", "footage", "plan")
     add("what", choices=checks, help="the check")
     checkpoint_help = "whose VAE and config it uses, such as out/tiny/model.pt (default: assets/small.pt)"
     add("--checkpoint", default=SHIPPED, metavar="FILE", help=checkpoint_help)
+    add("--captioner", default=CAPTIONER, metavar="FILE", help="captions: recaption.py's file")
     add("--steps", type=int, default=600, metavar="N", help="training steps of each run")
     add("--batch", type=int, default=16, metavar="N", help="clips in a step of each run")
     add("--prompts", type=int, default=128, metavar="N", help="prompts that each run is scored with")
@@ -709,6 +841,9 @@ def main():
     elif args.what == "footage":
         config = config_from_flags(args)
         footage(replace(config, **FOOTAGE_CONFIG) if not args.config else config, args.steps)
+    elif args.what == "captions":
+        model = load_model(args.checkpoint, device)
+        captions(model, args.captioner, args.steps, args.batch, args.prompts)
     elif args.what == "plan":
         print_plan(config_from_flags(args), args.gpus, args.peak, args.mfu)
     else:

@@ -60,7 +60,7 @@ from data.video_io import open_clip, to_float
 from dit import DiTBlock, layer_norm, timestep_embedding, token_positions
 from evaluate import interval, name_of_fact
 from patches import grid_positions, patchify, rope
-from text import check_words, encode_prompts, known_words, split_words
+from text import check_words, encode_prompts, split_words
 from utils.checkpoint import SHIPPED, load_model, read_file, save_checkpoint
 from utils.cli import Flags, autocast, check_at_least, pick_device, progress_bar, run
 from vae import VAE
@@ -342,9 +342,8 @@ def caption_scenes(vae, latent_scale, config, count, seed, lengths, describe, mi
 
 
 def swap_words(caption, swaps):
-    """swaps: word → the word that takes its place, "" for none. "a" and "an" become what the next word then
-    needs."""
-    words = " ".join(swaps.get(word, word) for word in caption.split()).split()
+    """swaps: word → the word that takes its place. "a" and "an" become what the next word then needs."""
+    words = [swaps.get(word, word) for word in caption.split()]
     for i, after in enumerate(words[1:]):
         if words[i] in ("a", "an"):
             words[i] = "an" if after[0] in "aeiou" else "a"
@@ -373,13 +372,12 @@ def draw_swaps(scene, rng):
             return mirror | colours
 
 
-def draw_batch(captioner, captioned, rng, with_clip=True, with_brief=True, unsaid=()):
+def draw_batch(captioner, captioned, rng, with_clip=True, with_brief=True):
     """What one pass learns from: clips of one length, or none
     → latents (B, Z, f, h, w) or None, brief (B, S), caption (B, L): what is to be written.
 
     captioned   caption_scenes' clips
-    with_brief  False: no clip comes with a brief caption
-    unsaid      words that are left out of all captions"""
+    with_brief  False: no clip comes with a brief caption"""
     # Without a clip the network is an expander of prompts for videos, and tells how things move.
     lengths = [frames for frames in captioned if with_clip or frames > 1]
     examples, latents = captioned[pick(rng, lengths)]
@@ -392,7 +390,6 @@ def draw_batch(captioner, captioned, rng, with_clip=True, with_brief=True, unsai
         # Without a clip, a prompt and its expansion stay true of one another in other colours and in a
         # mirror, so nothing can be learned by heart but to keep what is said.
         swaps = example.mirror if with_clip else draw_swaps(example.scene, rng)
-        swaps = swaps | dict.fromkeys(unsaid, "")
         captions.append(swap_words(example.caption, swaps))
 
         # Brief captions cost nothing, so each is drawn anew.
@@ -440,14 +437,13 @@ def new_captioner(model, seed=0):
     return captioner
 
 
-def train_captioner(captioner, vae, latent_scale, brief_steps, full_steps, seed=0, unsaid=()):
+def train_captioner(captioner, vae, latent_scale, brief_steps, full_steps, seed=0):
     """Trains a captioner on clips of the world, which it sees as latents of this VAE.
 
     brief_steps     on brief captions of ever new clips, as there are plenty on the web; at first of images,
                     which cost less than videos, and show all but motion
     full_steps      then, on full captions of DESCRIBED_CLIPS clips and of their mirror images, while the
-                    learning rates fall
-    unsaid          words that no caption has, as if nobody had ever used them"""
+                    learning rates fall"""
     config = captioner.config
     matrices = [p for p in captioner.blocks.parameters() if p.ndim > 1]
     qkv = [block.qkv.weight for block in captioner.blocks]
@@ -465,12 +461,10 @@ def train_captioner(captioner, vae, latent_scale, brief_steps, full_steps, seed=
             if step % BRIEF_CLIPS_STEPS == 0:
                 now = [1] if step < brief_steps / 2 else lengths
                 web = caption_scenes(*sight, BRIEF_CLIPS, (seed, ON_THE_WEB, step), now, describe_briefly)
-            batches = [draw_batch(captioner, web, rng, with_brief=False, unsaid=unsaid)]
+            batches = [draw_batch(captioner, web, rng, with_brief=False)]
         else:
             # Half of each step looks at clips, half expands prompts.
-            batches = []
-            for with_clip in (True, False):
-                batches.append(draw_batch(captioner, described, rng, with_clip, unsaid=unsaid))
+            batches = [draw_batch(captioner, described, rng, with_clip) for with_clip in (True, False)]
         for batch in batches:
             with autocast(config.precision, latent_scale.device):
                 loss = caption_loss(captioner, *batch)
@@ -658,13 +652,10 @@ def make_parser():
     add("input", nargs="?", metavar="INPUT", help=input_help)
     add("--captioner", default=CAPTIONER, metavar="FILE", help="where the captioner is, or is to be written")
     add("--checkpoint", default=WORLD, metavar="FILE", help="train: a model of the rich world, to begin as")
-    add("--start", metavar="FILE", help="train: a captioner that is trained further instead")
     brief_help = "train: steps on brief captions of ever new clips"
     add("--brief-steps", type=int, default=2000, metavar="N", help=brief_help)
     full_help = f"train: steps on full captions of {DESCRIBED_CLIPS:,} clips"
     add("--full-steps", type=int, default=2200, metavar="N", help=full_help)
-    unsaid_help = "train: words to be left out of all captions, as if nobody had ever used them"
-    add("--unsaid", default="", metavar="WORDS", help=unsaid_help)
     add("--clips", type=int, default=512, metavar="N", help="score: new clips")
     add("--seed", type=int, default=0, metavar="N", help="train, expand: for other draws")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
@@ -679,21 +670,13 @@ def main():
         raise BadInput(f"{args.what}: expected something behind it, for example {args.what} {example}")
     device = pick_device(args.device)
     if args.what == "train":
-        unsaid = args.unsaid.split()
-        for word in unsaid:
-            if word not in rich_vocab():
-                expected = f"captions do not say {word!r}; {known_words(rich_vocab())}"
-                raise BadInput(f"--unsaid {args.unsaid!r}: {expected}")
-        if args.start:
-            parts = load_captioner(args.start, device)
-        else:
-            model = load_model(args.checkpoint, device)
-            if not model.config.scenes:
-                expected = "expected a model of the rich world (the knob `scenes`)"
-                raise BadInput(f"--checkpoint {args.checkpoint}: {expected}")
-            parts = (new_captioner(model, args.seed), model.vae, model.latent_scale)
+        model = load_model(args.checkpoint, device)
+        if not model.config.scenes:
+            expected = "expected a model of the rich world (the knob `scenes`)"
+            raise BadInput(f"--checkpoint {args.checkpoint}: {expected}")
+        parts = (new_captioner(model, args.seed), model.vae, model.latent_scale)
         Path(args.captioner).parent.mkdir(parents=True, exist_ok=True)
-        train_captioner(*parts, args.brief_steps, args.full_steps, args.seed, unsaid)
+        train_captioner(*parts, args.brief_steps, args.full_steps, args.seed)
         save_captioner(args.captioner, *parts)
         print(f"{args.captioner} is trained; next: python recaption.py score")
         return
