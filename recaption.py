@@ -10,15 +10,21 @@ Captions from the web are brief and leave most out, and a generator cannot learn
 captioner first learns to write brief captions, of which there are plenty, then full ones from few clips that
 somebody has described. It describes all the others, and the generator is trained on what it wrote. A
 generator that was trained so expects long captions, so a brief prompt has to be made long ("upsampled").
+Here the rich world plays the web: world/captions.py's describe_briefly writes the brief captions, and
+describe_fully the few full ones.
 
 Captioner and expander are one network here, a language model whose every word may look back at all words
 before it and at what the caption is of:
 
-    [patches of the clip, or none]  [the brief caption, or none]  BEGIN  w_1  w_2  ...  END
+    [patches of the clip, or none]  [S words of the brief caption]  BEGIN  w_1  w_2  ...  END
 
 With a clip it says what is seen; without one it keeps what the brief caption says and invents the rest, as
-GPT-4 does for DALL·E 3. The blocks are dit.py's. Nothing is noisy here, so no noise level shifts and scales
-their tokens, only each block's own learned offset does, the same for all tokens.
+GPT-4 does for DALL·E 3. The blocks are dit.py's. Nothing is noisy here, so tokens are shifted and scaled by
+no noise level, only by each block's own learned offset, which is the same for all tokens.
+
+Descriptions are few, and a network that sees them often learns them by heart. So each described clip is also
+shown in mirrors, with the words changed that a mirror changes; and prompts to be expanded, which have no clip
+to be true to, come in other colours too.
 
 Papers
     Recaptioning, in these two stages, and prompt expansion: Betker et al. 2023 (DALL·E 3), sec. 2 and
@@ -35,17 +41,18 @@ Letters
     Z       latent channels
     f h w   latent frames, rows, columns
     D       model width
-    S       room for the words of the brief caption, MAX_BRIEF_WORDS
+    S       room for the words of the brief caption, MAX_BRIEF_WORDS; an empty place is a token as well
     K       words of the caption that are known already (in training all of them, and what pads them)
     L       words of the longest caption of a batch, and END
     N       tokens: patches, then S, then BEGIN and K
-    n       those of them that are new, behind what a cache holds
+    n       those of them that no cache holds yet
     V       words that can be said
     T H W   frames, height, width in pixels
 """
 from config import TIME_FACTOR, BadInput, clip_shapes, config_from_dict
 
 import collections
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -92,29 +99,32 @@ CAPTIONER = "out/recaption/captioner.pt"
 EXAMPLES = {"describe": "clip.mp4", "expand": '"a ball and a square"', "folder": "clips/"}
 DEPTH = 4  # blocks of the captioner; they are as wide as the video model's
 DESCRIBED_CLIPS = 3000
-BRIEF_CLIPS = 600  # clips with brief captions that are in memory at a time
-BRIEF_CLIPS_STEPS = 50  # for how many steps, before others take their places
+BRIEF_CLIPS = 600  # clips with brief captions that are drawn at a time
+BRIEF_CLIPS_STEPS = 50  # steps before they are replaced by new ones
 BATCH = 24
 MUON_LR = 0.02
 ADAM_LR = 2e-3
 NO_BRIEF = 0.3  # how often a clip comes without its brief caption
-WORDS_START = 32  # where words stand in time, in latent frames: behind any clip, however long it is
+WORDS_START = 32  # where words stand in time, in latent frames: after a clip of up to so many
 DRAWS = 8  # captions drawn to see how sure it is
 EXPANSIONS = 32  # drawn, of which the best is taken
 
-# A clip in a mirror is another one, whose caption is known: which axes of (T, H, W, 3) are turned round, and
-# which words change places.
+# In a mirror a clip is a new one, and its caption follows: which axes of (T, H, W, 3) are flipped, and which
+# words are swapped.
 LEFT_RIGHT = {"left": "right", "right": "left"}
 UP_DOWN = {"up": "down", "down": "up", "above": "below", "below": "above"}
 MIRRORS = [((), {}), ((2,), LEFT_RIGHT), ((1,), UP_DOWN), ((1, 2), LEFT_RIGHT | UP_DOWN)]
 
-# The second number of a seed: no clip and no caption that is scored has been trained on.
-DESCRIBED, ON_THE_WEB, BATCHES, SCORED, CAPTIONS = 1, 2, 3, 4, 5
+# Seeds are tuples, (seed, what for, ...): no clip that is scored has been trained on. CAPTIONS comes last,
+# for the wording of captions.
+DESCRIBED, ON_THE_WEB, BATCHES, SCORED = 1, 2, 3, 4
+CAPTIONS = 5
 
 
 class KeyValueCache:
-    """The keys and values of all tokens that one block has seen so far. No token looks at those behind it, so
-    they stay what they are while word after word is written, and need to be computed only once."""
+    """The keys and values of all tokens that one block has seen so far. No token looks at words that come
+    after it, and the clip and the brief caption enter as a whole, so keys and values stay what they are while
+    word after word is written, and need to be computed only once."""
 
     def __init__(self):
         self.length = 0  # tokens of each clip
@@ -138,8 +148,8 @@ class Captioner(nn.Module):
     """The language model.
 
     config  that of the video model whose VAE makes the latents
-    words   the vocabulary. A word's id is its index + 1; 0 is END in the caption that is written, and behind
-            it, as in the brief caption, no word"""
+    words   the vocabulary. A word's id is its index + 1. In the brief caption 0 is an empty place; in the
+            caption that is written it is END, and after that nothing"""
 
     def __init__(self, config, words):
         super().__init__()
@@ -174,8 +184,8 @@ class Captioner(nn.Module):
         """The words so far → the logits of each next one, (B, K + 1, V + 1): after BEGIN and after each word.
 
         latents (B, Z, f, h, w) or None, brief (B, S), said (B, K) word ids of the caption, 0 ≤ K < L.
-        caches: None, or a KeyValueCache for each block. Then only tokens that they do not hold yet are
-        computed, and only what follows these is returned."""
+        caches: None, or a KeyValueCache for each block, which is added to. Then only tokens that they do not
+        hold yet go through the blocks, and only the logits after these are returned."""
         B, K = said.shape
         begin = said.new_full((B, 1), len(self.words) + 1)
         parts = [self.brief_embedding(brief), self.word_embedding(torch.cat([begin, said], 1))]
@@ -191,28 +201,31 @@ class Captioner(nn.Module):
 
         # A prefix language model: a word sees all before it. The clip and the brief caption, its prefix,
         # see each other, and no word.
-        prefix = N - (K + 1)
+        prefix_length = N - (K + 1)
         token = torch.arange(N, device=x.device)
-        visible = (token[None, :] <= token[:, None]) | (token[None, :] < prefix)   # (N, N)
+        visible = (token[None, :] <= token[:, None]) | (token[None, :] < prefix_length)  # (N, N)
 
-        # Of tokens that a cache holds, nothing is needed but that.
-        known = caches[0].length if caches else 0
-        n = N - known
-        x = x[:, known:]                                                           # (B, n, D)
-        visible = visible[known:]                                                  # (n, N)
-        positions = positions[known:].to(x.device)                                 # (n, 3)
-
-        def same_for_all(numbers):
-            return numbers                                                         # (1, D), broadcast to all
+        # Of earlier tokens the blocks need only keys and values, which the caches hold.
+        cached = caches[0].length if caches else 0
+        n = N - cached
+        x = x[:, cached:]                                                          # (B, n, D)
+        visible = visible[cached:]                                                 # (n, N)
+        positions = positions[cached:].to(x.device)                                # (n, 3)
 
         cos, sin = rope(positions, self.config.dit_head_dim)                       # (n, head_dim / 2)
         cos = cos.repeat(B, 1)[:, None]                                            # (B n, 1, head_dim / 2)
         sin = sin.repeat(B, 1)[:, None]
+
+        # A block expects a modulation for each noise level. Here it is zero, and the same for all tokens.
         modulation = x.new_zeros(1, 6 * x.shape[2])
+
+        def same_for_all(numbers):
+            return numbers                                                         # (1, D), broadcast to all
+
         x = x.flatten(0, 1)                                                        # (B n, D)
         for block, cache in zip(self.blocks, caches or len(self.blocks) * [None], strict=True):
             x = block(x, modulation, same_for_all, cos, sin, [(B, n)], visible, cache)
-        x = x.unflatten(0, (B, n))[:, max(0, prefix - known) :]                    # (B, K + 1 or less, D)
+        x = x.unflatten(0, (B, n))[:, max(0, prefix_length - cached) :]            # (B, K + 1 or less, D)
         return self.word_linear(layer_norm(x)).float()
 
     def embed_clip(self, latents, grid):
@@ -229,9 +242,9 @@ class Captioner(nn.Module):
 def caption_loss(captioner, latents, brief, caption):
     """The mean of -log p(word) over the words of captions and the END behind each. caption (B, L)."""
     logits = captioner(latents, brief, caption[:, :-1])                            # (B, L, V + 1)
-    lengths = (caption > 0).sum(1, keepdim=True)                                   # (B, 1)
+    word_counts = (caption > 0).sum(1, keepdim=True)                               # (B, 1)
     place = torch.arange(caption.shape[1], device=caption.device)                  # (L,)
-    is_scored = place <= lengths  # (B, L): the words and the first 0, which is END
+    is_scored = place <= word_counts  # (B, L): the words and the first 0, which is END
     losses = F.cross_entropy(logits.transpose(1, 2), caption, reduction="none")    # (B, L)
     return losses[is_scored].mean()
 
@@ -241,7 +254,7 @@ def write_captions(captioner, latents, brief, temperature=0.0, generator=None):
     """Full captions, word by word → a list of B strings.
 
     temperature 0 takes the likeliest word each time; 1 draws each as often as the network expects it."""
-    said = brief[:, :0]
+    said = brief[:, :0]                                                            # (B, 0): no word yet
     caches = [KeyValueCache() for _ in captioner.blocks]
     ended = torch.zeros(len(brief), dtype=torch.bool, device=brief.device)
     while said.shape[1] < MAX_WORDS and not ended.all():
@@ -269,8 +282,8 @@ def video_lengths(config):
 
 
 def draw_scenes(config, count, seed, lengths, held_out=""):
-    """Scenes of the world → {frames: [(scene, choose), ...]}. choose: what a caption of so many frames tells,
-    `facts` or facts_of_image.
+    """Scenes of the world → {frames: [(scene, facts_of), ...]}. facts_of: scene → the facts that so many
+    frames show, `facts` or facts_of_image.
 
     seed        a tuple of integers
     lengths     frames of the clips, of each as many scenes as of the others
@@ -308,11 +321,11 @@ def encode_scenes(vae, latent_scale, config, scenes, frames, mirrored_axes=()):
 
 @dataclass
 class Example:
-    """A clip of the world and a caption of it, before it was mirrored."""
+    """A clip of the world, and its caption as it was before the clip was mirrored."""
     scene: Scene
-    choose: object  # what captions of it tell, `facts` or facts_of_image
+    facts_of: Callable  # `facts` or facts_of_image
     caption: str
-    mirror: dict  # the words that its mirror swapped, {} for none
+    swaps: dict  # the words that its mirror swaps, {} without a mirror
 
 
 def caption_scenes(vae, latent_scale, config, count, seed, lengths, describe, mirrors=MIRRORS[:1]):
@@ -326,15 +339,15 @@ def caption_scenes(vae, latent_scale, config, count, seed, lengths, describe, mi
     rng = np.random.default_rng((*seed, CAPTIONS))
     captioned = {}
     for frames, drawn in draw_scenes(config, count, seed, lengths).items():
-        captions = [describe(scene, rng, choose) for scene, choose in drawn]
+        captions = [describe(scene, rng, facts_of) for scene, facts_of in drawn]
         examples = []
         latents = []
         for axes, swaps in mirrors:
             scenes = []
-            for (scene, choose), caption in zip(drawn, captions, strict=True):
+            for (scene, facts_of), caption in zip(drawn, captions, strict=True):
                 if may_be_shown(scene, swaps):
                     scenes.append(scene)
-                    examples.append(Example(scene, choose, caption, swaps))
+                    examples.append(Example(scene, facts_of, caption, swaps))
             if scenes:
                 latents.append(encode_scenes(vae, latent_scale, config, scenes, frames, axes))
         captioned[frames] = (examples, torch.cat(latents))
@@ -360,7 +373,7 @@ def may_be_shown(scene, swaps):
         colour = swaps.get(thing.colour, thing.colour)
         direction = swaps.get(thing.direction, thing.direction)
         things.append(replace(thing, colour=colour, direction=direction))
-    return is_held_out_as(replace(scene, things=things), "")
+    return is_held_out_as(replace(scene, things=things), held_out="")  # with nothing in it that is held out
 
 
 def draw_swaps(scene, rng):
@@ -376,26 +389,26 @@ def draw_batch(captioner, captioned, rng, with_clip=True, with_brief=True):
     """What one pass learns from: clips of one length, or none
     → latents (B, Z, f, h, w) or None, brief (B, S), caption (B, L): what is to be written.
 
-    captioned   caption_scenes' clips
+    captioned   caption_scenes' Examples and latents
     with_brief  False: no clip comes with a brief caption"""
     # Without a clip the network is an expander of prompts for videos, and tells how things move.
-    lengths = [frames for frames in captioned if with_clip or frames > 1]
-    examples, latents = captioned[pick(rng, lengths)]
+    frame_counts = [frames for frames in captioned if with_clip or frames > 1]
+    examples, latents = captioned[pick(rng, frame_counts)]
     chosen = rng.integers(len(examples), size=BATCH)
 
     brief_captions = []
     captions = []
     for i in chosen:
         example = examples[i]
-        # Without a clip, a prompt and its expansion stay true of one another in other colours and in a
-        # mirror, so nothing can be learned by heart but to keep what is said.
-        swaps = example.mirror if with_clip else draw_swaps(example.scene, rng)
+        # Without a clip, prompt and caption may be mirrored and get other colours together. So the network
+        # has to copy from the prompt, and cannot learn captions by heart.
+        swaps = example.swaps if with_clip else draw_swaps(example.scene, rng)
         captions.append(swap_words(example.caption, swaps))
 
         # Brief captions cost nothing, so each is drawn anew.
         brief = ""
         if with_brief and not (with_clip and rng.random() < NO_BRIEF):
-            brief = swap_words(describe_briefly(example.scene, rng, example.choose), swaps)
+            brief = swap_words(describe_briefly(example.scene, rng, example.facts_of), swaps)
         brief_captions.append(brief)
     longest = max(len(caption.split()) for caption in captions)
     return (
@@ -442,16 +455,15 @@ def train_captioner(captioner, vae, latent_scale, brief_steps, full_steps, seed=
 
     brief_steps     on brief captions of ever new clips, as there are plenty on the web; at first of images,
                     which cost less than videos, and show all but motion
-    full_steps      then, on full captions of DESCRIBED_CLIPS clips and of their mirror images, while the
-                    learning rates fall"""
+    full_steps      then, on full captions of DESCRIBED_CLIPS clips and of their mirror images"""
     config = captioner.config
     matrices = [p for p in captioner.blocks.parameters() if p.ndim > 1]
     qkv = [block.qkv.weight for block in captioner.blocks]
     optimizers = train.make_optimizers(captioner, matrices, MUON_LR, ADAM_LR, three_in_one=qkv)
 
-    sight = (vae, latent_scale, config)
+    eyes = (vae, latent_scale, config)
     lengths = [1, *video_lengths(config)]
-    described = caption_scenes(*sight, DESCRIBED_CLIPS, (seed, DESCRIBED), lengths, describe_fully, MIRRORS)
+    described = caption_scenes(*eyes, DESCRIBED_CLIPS, (seed, DESCRIBED), lengths, describe_fully, MIRRORS)
     rng = np.random.default_rng((seed, BATCHES))
     steps = brief_steps + full_steps
     recent = collections.deque(maxlen=100)
@@ -459,8 +471,8 @@ def train_captioner(captioner, vae, latent_scale, brief_steps, full_steps, seed=
     for step in bar:
         if step < brief_steps:
             if step % BRIEF_CLIPS_STEPS == 0:
-                now = [1] if step < brief_steps / 2 else lengths
-                web = caption_scenes(*sight, BRIEF_CLIPS, (seed, ON_THE_WEB, step), now, describe_briefly)
+                shown = [1] if step < brief_steps / 2 else lengths
+                web = caption_scenes(*eyes, BRIEF_CLIPS, (seed, ON_THE_WEB, step), shown, describe_briefly)
             batches = [draw_batch(captioner, web, rng, with_brief=False)]
         else:
             # Half of each step looks at clips, half expands prompts.
@@ -500,16 +512,21 @@ def load_captioner(path, device="cpu"):
     config = config_from_dict(saved["config"], path)
     captioner = Captioner(config, saved["words"])
     vae = VAE(config)
-    captioner.load_state_dict(saved["captioner"])
-    vae.load_state_dict(saved["vae"])
+    try:
+        captioner.load_state_dict(saved["captioner"])
+        vae.load_state_dict(saved["vae"])
+    except RuntimeError as error:
+        expected = "expected a file of this version's `python recaption.py train`"
+        raise BadInput(f"captioner {path}: {expected}; its weights do not fit") from error
     return captioner.to(device).eval(), vae.to(device).eval(), saved["latent_scale"].to(device)
 
 
 def score(captioner, vae, latent_scale, clips, seed=0, held_out=""):
     """Captions of new clips, fact by fact → {row: (right, asked)}, counts.
 
-    Of the facts that are true: how many the caption tells (recall). But of places (left of, above) a full
-    caption need not tell all: of those that it tells, how many are true (precision)."""
+    Most rows are of the facts that are true: how many of them the caption tells (recall). A full caption need
+    not tell all places (left of, above), so their rows are of those that it tells: how many of them are true
+    (precision). The row "all" counts captions that tell all other facts, and nothing that is not true."""
     config = captioner.config
     counts = collections.defaultdict(lambda: [0, 0])
     lengths = [1, *video_lengths(config)]
@@ -519,8 +536,8 @@ def score(captioner, vae, latent_scale, clips, seed=0, held_out=""):
             batch = latents[first : first + BATCH]
             no_brief = ids_of(captioner, [""] * len(batch), MAX_BRIEF_WORDS)
             captions = write_captions(captioner, batch, no_brief)
-            for (scene, choose), caption in zip(drawn[first : first + BATCH], captions, strict=True):
-                count_facts(counts, set(choose(scene)), facts_told(caption))
+            for (scene, facts_of), caption in zip(drawn[first : first + BATCH], captions, strict=True):
+                count_facts(counts, set(facts_of(scene)), facts_told(caption))
     return dict(counts)
 
 
@@ -554,7 +571,10 @@ def how_sure(captioner, latents, brief, caption, seed=0):
     copies = None if latents is None else latents.expand(DRAWS, -1, -1, -1, -1)
     draws = write_captions(captioner, copies, brief.expand(DRAWS, -1), temperature=1.0, generator=generator)
     facts_drawn = [facts_told(other) for other in draws]
-    return {fact: np.mean([fact in other for other in facts_drawn]) for fact in sorted(facts_told(caption))}
+    told = facts_told(caption)
+    if latents is not None and latents.shape[2] == 1:
+        told.discard(("camera", "is", "still"))  # an image does not show that
+    return {fact: np.mean([fact in other for other in facts_drawn]) for fact in sorted(told)}
 
 
 def expand(captioner, prompt, seed=0):
@@ -587,9 +607,9 @@ def score_expander(captioner, prompts, seed=0):
     meaningful = 0
     lengths = video_lengths(captioner.config)
     for drawn in draw_scenes(captioner.config, prompts, (seed, SCORED), lengths).values():
-        for scene, choose in drawn:
-            prompt = describe_briefly(scene, rng, choose)
-            caption = expand(captioner, prompt)
+        for scene, facts_of in drawn:
+            prompt = describe_briefly(scene, rng, facts_of)
+            caption = expand(captioner, prompt, seed)
             counts = count_kept(prompt, caption)
             kept += counts[0]
             asked += counts[1]
@@ -651,7 +671,7 @@ def make_parser():
     input_help = "a clip to describe, a prompt to expand, or a folder of clips"
     add("input", nargs="?", metavar="INPUT", help=input_help)
     add("--captioner", default=CAPTIONER, metavar="FILE", help="where the captioner is, or is to be written")
-    add("--checkpoint", default=WORLD, metavar="FILE", help="train: a model of the rich world, to begin as")
+    add("--checkpoint", default=WORLD, metavar="FILE", help="train: a model of the rich world, to start from")
     brief_help = "train: steps on brief captions of ever new clips"
     add("--brief-steps", type=int, default=2000, metavar="N", help=brief_help)
     full_help = f"train: steps on full captions of {DESCRIBED_CLIPS:,} clips"
@@ -667,12 +687,12 @@ def main():
     check_at_least(args, brief_steps=0, full_steps=1, clips=1, seed=0)
     example = EXAMPLES.get(args.what)
     if example and not args.input:
-        raise BadInput(f"{args.what}: expected something behind it, for example {args.what} {example}")
+        raise BadInput(f"{args.what}: expected more, for example {args.what} {example}")
     device = pick_device(args.device)
     if args.what == "train":
         model = load_model(args.checkpoint, device)
-        if not model.config.scenes:
-            expected = "expected a model of the rich world (the knob `scenes`)"
+        if not model.config.scenes or not video_lengths(model.config):
+            expected = "expected a model of the rich world's videos (the knobs `scenes` and `lengths`)"
             raise BadInput(f"--checkpoint {args.checkpoint}: {expected}")
         parts = (new_captioner(model, args.seed), model.vae, model.latent_scale)
         Path(args.captioner).parent.mkdir(parents=True, exist_ok=True)

@@ -194,9 +194,9 @@ def test_clips_in_mirrors_are_encoded_with_their_captions():
     [(examples, latents)] = recaption.caption_scenes(*args).values()
     assert len(examples) == len(latents)
     axes_of = {str(swaps): axes for axes, swaps in recaption.MIRRORS}
-    assert {str(example.mirror) for example in examples} == set(axes_of)
+    assert {str(example.swaps) for example in examples} == set(axes_of)
     for example, found in zip(examples, latents, strict=True):
-        clip = np.flip(render(example.scene, 5, 16, 24, CONFIG.fps), axes_of[str(example.mirror)])
+        clip = np.flip(render(example.scene, 5, 16, 24, CONFIG.fps), axes_of[str(example.swaps)])
         expected = recaption.encode_clips(vae, scale, clip[None].copy())[0]
         torch.testing.assert_close(found, expected)
 
@@ -467,6 +467,14 @@ def test_how_sure_it_is_of_a_fact_is_the_share_of_draws_that_tell_it(captioner, 
     assert sure["red", "shape", "circle"] == pytest.approx(0.75)
     assert sure["red", "size", "small"] == 1
 
+    # One frame does not show whether the camera moves.
+    of_frames = {}
+    for frames in (1, 2):
+        latents = torch.zeros(1, 3, frames, 4, 6)
+        no_brief = torch.zeros(1, 14, dtype=torch.long)
+        of_frames[frames] = recaption.how_sure(captioner, latents, no_brief, caption)
+    assert of_frames[2].keys() - of_frames[1].keys() == {("camera", "is", "still")}
+
 
 def test_of_the_drawn_captions_the_one_that_keeps_the_prompt_is_taken(captioner, monkeypatch):
     kept = "a large blue circle falls and bounces over stripes"
@@ -496,7 +504,7 @@ def test_the_expander_is_scored_on_prompts_of_videos(captioner, monkeypatch):
         return "a ball"
 
     monkeypatch.setattr(recaption, "describe_briefly", describe)
-    monkeypatch.setattr(recaption, "expand", lambda captioner, prompt: "a small red circle at rest")
+    monkeypatch.setattr(recaption, "expand", lambda captioner, prompt, seed: "a small red circle at rest")
     kept, asked, meaningful = recaption.score_expander(captioner, 6)
     assert kept == asked
     assert meaningful == 6
@@ -555,10 +563,28 @@ def test_the_world_is_recaptioned_in_advance_and_with_its_own_vae(world_model, t
     assert "expected one that was trained with the VAE of" in err
 
 
+def test_a_captioner_of_another_shape_is_refused(trained, command):
+    saved = torch.load(trained, weights_only=True)
+    saved["captioner"]["word_linear.bias"] = torch.zeros(3)
+    save_checkpoint(trained, saved)
+    code, _, err = command(recaption, "score", "--captioner", trained)
+    assert code == 2
+    assert "its weights do not fit" in err
+
+
+def test_a_model_of_images_alone_cannot_begin_a_captioner(world_model, command):
+    saved = torch.load(world_model, weights_only=True)
+    saved["config"] = saved["config"] | {"frames": 1, "lengths": "1"}
+    save_checkpoint(world_model, saved)
+    code, _, err = command(recaption, "train", "--checkpoint", world_model)
+    assert code == 2
+    assert "expected a model of the rich world's videos" in err
+
+
 @pytest.mark.parametrize("words, answer", [
-    (["describe"], "describe: expected something behind it, for example describe clip.mp4"),
+    (["describe"], "describe: expected more, for example describe clip.mp4"),
     (["score", "--captioner", "nowhere.pt"], "checkpoint nowhere.pt: cannot be read"),
-    (["train", "--checkpoint", "{simple}"], "expected a model of the rich world (the knob `scenes`)"),
+    (["train", "--checkpoint", "{simple}"], "expected a model of the rich world's videos"),
     (["score", "--captioner", "{simple}"], "expected a file that `python recaption.py train` has written"),
 ])
 def test_bad_input_is_answered_in_one_line(command, checkpoint, words, answer):
