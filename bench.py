@@ -56,7 +56,7 @@ from utils.cli import (
     run,
 )
 from vae import VAE, psnr
-from world.caption_reader import PLACE
+from world.caption_reader import GROUND
 from world.captions import describe, describe_briefly, describe_fully, facts_of_image
 from world.scenes import SEEN, draw_scene, frame_extent, render
 
@@ -75,7 +75,7 @@ ALL_FACTS = {
     "expanded: all facts": "brief prompts, expanded",
     "full: all facts": "full prompts",
 }
-CAPTION_ROWS = ("count", "shape", "size", "left of", "above")
+CAPTION_ROWS = ("count", "shape", "size", "ground", "left of", "above")
 
 # Heights and widths of the clips that `data` writes.
 CLIP_SIZES = ((64, 64), (96, 160), (144, 80), (120, 120), (72, 128))
@@ -538,12 +538,12 @@ def captions(model, captioner_file, steps, batch, prompts):
     with brief captions, with shares of recaptions, and with full ones. Prints a Markdown table and draws it.
 
     Each begins as the checkpoint, but with new vectors for all words: it can draw, and has to learn what each
-    word means. One more gets recaptions that tell no places, as of a captioner that never learned to see
-    them, which is what DALL·E 3's generator lacks (sec. 5.1)."""
+    word means. One more gets recaptions that never tell the ground, as of a captioner that is blind to it:
+    what captions do not tell, a generator does not learn (sec. 5.1: DALL·E 3's is weak at places)."""
     pyplot = load_pyplot()
     config = replace(model.config, **IMAGES_ALONE, dit_steps=steps, captioner=captioner_file)
     latents, brief, recaptions, full = caption_images(model, precompute.open_captioner(config, model), config)
-    without_places = [" ".join(PLACE.sub("", caption).split()) for caption in recaptions]
+    blind = [" ".join(GROUND.sub("", caption).split()) for caption in recaptions]
 
     # A larger share has all the recaptions of a smaller one.
     chance = np.random.default_rng(0).random(len(brief))
@@ -551,7 +551,7 @@ def captions(model, captioner_file, steps, batch, prompts):
     for share in RECAPTION_SHARES:
         runs[f"{share:.0%} recaptions"] = mix(brief, recaptions, chance < share)
     runs["full captions"] = full
-    runs["95% recaptions, no places"] = mix(brief, without_places, chance < 0.95)
+    runs["95% recaptions, no ground"] = mix(brief, blind, chance < 0.95)
 
     table = {}
     for name, texts in runs.items():

@@ -618,7 +618,7 @@ def test_what_captions_teach_is_tabled_and_drawn(world_model, trained, command, 
     assert code == 0, err
     table = [line.strip("| ").split(" | ") for line in out.splitlines() if line[:2] == "| "]
     names = [row[0] for row in table]
-    assert names[1:] == ["0% recaptions", "100% recaptions", "full captions", "95% recaptions, no places"]
+    assert names[1:] == ["0% recaptions", "100% recaptions", "full captions", "95% recaptions, no ground"]
     is_expanded = [row[2] != "-" for row in table[1:]]
     assert is_expanded == [False, True, False, True]
     assert (tmp_path / "out/captions.png").stat().st_size > 0
