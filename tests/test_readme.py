@@ -20,6 +20,7 @@ SCRIPTS = {
     "train.py": "train",
     "sample.py": "sample",
     "evaluate.py": "evaluate",
+    "recaption.py": "recaption",
     "bench.py": "bench",
     "safety": "safety.__main__",
     "safety.train": "safety.train",
