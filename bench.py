@@ -798,7 +798,7 @@ def draw_captions(pyplot, table, path):
     axis.set_ylabel("facts shown")
     axis.set_ylim(0, 1)
     axis.grid(alpha=0.3)
-    axis.legend()
+    axis.legend(loc="lower left")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
