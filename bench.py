@@ -541,6 +541,7 @@ def captions(model, captioner_file, steps, batch, prompts):
     word means. One more gets recaptions that never tell the ground, as of a captioner that is blind to it:
     what captions do not tell, a generator does not learn (sec. 5.1: DALL·E 3's is weak at places)."""
     pyplot = load_pyplot()
+    Path("out").mkdir(exist_ok=True)
     config = replace(model.config, **IMAGES_ALONE, dit_steps=steps, captioner=captioner_file)
     latents, brief, recaptions, full = caption_images(model, precompute.open_captioner(config, model), config)
     blind = [" ".join(GROUND.sub("", caption).split()) for caption in recaptions]

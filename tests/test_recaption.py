@@ -612,7 +612,6 @@ def test_what_captions_teach_is_tabled_and_drawn(world_model, trained, command, 
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(bench, "CAPTIONED_IMAGES", 8)
     monkeypatch.setattr(bench, "RECAPTION_SHARES", (0.0, 1.0))
-    (tmp_path / "out").mkdir()
     words = ["captions", "--checkpoint", world_model, "--captioner", trained, "--steps", 1, "--batch", 2]
     code, out, err = command(bench, *words, "--prompts", 2, "--device", "cpu")
     assert code == 0, err
