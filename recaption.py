@@ -22,9 +22,10 @@ With a clip it says what is seen; without one it keeps what the brief caption sa
 GPT-4 does for DALL·E 3. The blocks are dit.py's. Nothing is noisy here, so tokens are shifted and scaled by
 no noise level, only by each block's own learned offset, which is the same for all tokens.
 
-Descriptions are few, and a network that sees them often learns them by heart. So each described clip is also
-shown in mirrors, with the words changed that a mirror changes; and prompts to be expanded, which have no clip
-to be true to, come in other colours too.
+Described clips are few, and a network that sees them often learns their captions by heart. So each is
+described by several people, who begin with different things and choose other words; it is also shown in
+mirrors, with the words changed that a mirror changes, and with noise on its latents. Prompts to be expanded,
+which have no clip to be true to, come in other colours too.
 
 Papers
     Recaptioning, in these two stages, and prompt expansion: Betker et al. 2023 (DALL·E 3), sec. 2 and
@@ -32,6 +33,8 @@ Papers
         https://cdn.openai.com/papers/dall-e-3.pdf
     A captioner that is a language model over an image's tokens: GIT, Wang et al. 2022,
         https://arxiv.org/abs/2205.14100
+    Five captions for each image, of five people: Microsoft COCO Captions, Chen et al. 2015, sec. 3,
+        https://arxiv.org/abs/1504.00325
 
 Where we differ: DALL·E 3's captioner begins as a CLIP and a pretrained language model, ours as the first
 blocks of the video model, which have learned the few words of their world; its expander is GPT-4.
@@ -85,7 +88,9 @@ from world.captions import (
 )
 from world.scenes import (
     COLOURS,
+    DIRECTIONS,
     KINDS,
+    SPEEDS,
     Scene,
     draw_rich_scene,
     frame_extent,
@@ -97,17 +102,27 @@ from world.scenes import (
 WORLD = SHIPPED.parent / "world.pt"
 CAPTIONER = "out/recaption/captioner.pt"
 EXAMPLES = {"describe": "clip.mp4", "expand": '"a ball and a square"', "folder": "clips/"}
-DEPTH = 4  # blocks of the captioner; they are as wide as the video model's
+DEPTH = 6  # blocks of the captioner; they are as wide as the video model's
 DESCRIBED_CLIPS = 3000
+DESCRIPTIONS = 5  # of each described clip
 BRIEF_CLIPS = 600  # clips with brief captions that are drawn at a time
 BRIEF_CLIPS_STEPS = 50  # steps before they are replaced by new ones
 BATCH = 24
+IMAGES_FIRST = 0.4  # the share of brief_steps, and of full_steps, that sees no videos yet
+EXPANDER_STEPS = 2  # one step in so many also expands prompts
 MUON_LR = 0.02
 ADAM_LR = 2e-3
 NO_BRIEF = 0.3  # how often a clip comes without its brief caption
+NOISE = 0.4  # in training, the standard deviation of what is added to latents, which have 1
 WORDS_START = 32  # where words stand in time, in latent frames: after a clip of up to so many
 DRAWS = 8  # captions drawn to see how sure it is
 EXPANSIONS = 32  # drawn, of which the best is taken
+
+# How things move and where they are is learned last, so the losses of these words count MOTION_WEIGHT times.
+# Where one of them is right, what could stand there instead is another of them: so none becomes likelier.
+HOW_IT_MOVES = {"standing", "at", "moving", "going", "falls", "falling", *SPEEDS}
+MOTION_WORDS = HOW_IT_MOVES | {*DIRECTIONS, "above", "below"}
+MOTION_WEIGHT = 5
 
 # In a mirror a clip is a new one, and its caption follows: which axes of (T, H, W, 3) are flipped, and which
 # words are swapped.
@@ -164,6 +179,8 @@ class Captioner(nn.Module):
         self.word_embedding = nn.Embedding(len(words) + 2, D)  # the last one is BEGIN
         self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(DEPTH))
         self.word_linear = nn.Linear(D, len(words) + 1)
+        weights = [MOTION_WEIGHT if word in MOTION_WORDS else 1 for word in words]
+        self.register_buffer("word_weights", torch.tensor([1.0, *weights]), persistent=False)  # (V + 1,)
         self.init_weights()
 
     def init_weights(self):
@@ -240,13 +257,15 @@ class Captioner(nn.Module):
 
 
 def caption_loss(captioner, latents, brief, caption):
-    """The mean of -log p(word) over the words of captions and the END behind each. caption (B, L)."""
+    """The mean of -log p(word), weighted, over the words of captions and the END behind each. caption (B,
+    L)."""
     logits = captioner(latents, brief, caption[:, :-1])                            # (B, L, V + 1)
     word_counts = (caption > 0).sum(1, keepdim=True)                               # (B, 1)
     place = torch.arange(caption.shape[1], device=caption.device)                  # (L,)
     is_scored = place <= word_counts  # (B, L): the words and the first 0, which is END
     losses = F.cross_entropy(logits.transpose(1, 2), caption, reduction="none")    # (B, L)
-    return losses[is_scored].mean()
+    weights = captioner.word_weights[caption] * is_scored
+    return (losses * weights).sum() / weights.sum()
 
 
 @torch.no_grad()
@@ -321,37 +340,58 @@ def encode_scenes(vae, latent_scale, config, scenes, frames, mirrored_axes=()):
 
 @dataclass
 class Example:
-    """A clip of the world, and its caption as it was before the clip was mirrored."""
-    scene: Scene
+    """A clip of the world, and one caption of it as it was before the clip was mirrored."""
+    clip: int  # the index of its latents
+    scene: Scene  # its things in the caption's order
     facts_of: Callable  # `facts` or facts_of_image
     caption: str
     swaps: dict  # the words that its mirror swaps, {} without a mirror
 
 
-def caption_scenes(vae, latent_scale, config, count, seed, lengths, describe, mirrors=MIRRORS[:1]):
-    """Draws clips of the world, captions and encodes them → {frames: (a list of n Examples, latents (n, Z, f,
+def caption_scenes(
+    vae, latent_scale, config, count, seed, lengths, describe, descriptions=1, mirrors=MIRRORS[:1]
+):
+    """Draws clips of the world, captions and encodes them → {frames: (a list of Examples, latents (n, Z, f,
     h, w))}.
 
-    seed        a tuple of integers
-    lengths     frames of the clips
-    describe    describe_fully or describe_briefly
-    mirrors     those of MIRRORS in which each clip is seen, as far as may_be_shown allows"""
+    seed          a tuple of integers
+    lengths       frames of the clips
+    describe      describe_fully or describe_briefly
+    descriptions  captions of each clip, which begin with one thing or another
+    mirrors       those of MIRRORS in which each clip is seen, as far as may_be_shown allows"""
     rng = np.random.default_rng((*seed, CAPTIONS))
     captioned = {}
     for frames, drawn in draw_scenes(config, count, seed, lengths).items():
-        captions = [describe(scene, rng, facts_of) for scene, facts_of in drawn]
+        described = []
+        for scene, facts_of in drawn:
+            orders = [in_any_order(scene, rng) for _ in range(descriptions)]
+            described.append([(order, describe(order, rng, facts_of)) for order in orders])
+
         examples = []
         latents = []
         for axes, swaps in mirrors:
             scenes = []
-            for (scene, facts_of), caption in zip(drawn, captions, strict=True):
-                if may_be_shown(scene, swaps):
-                    scenes.append(scene)
-                    examples.append(Example(scene, facts_of, caption, swaps))
+            first = sum(map(len, latents))  # the index of this mirror's first clip
+            for (scene, facts_of), captions in zip(drawn, described, strict=True):
+                if not may_be_shown(scene, swaps):
+                    continue
+                clip = first + len(scenes)
+                scenes.append(scene)
+                for order, caption in captions:
+                    examples.append(Example(clip, order, facts_of, caption, swaps))
             if scenes:
                 latents.append(encode_scenes(vae, latent_scale, config, scenes, frames, axes))
         captioned[frames] = (examples, torch.cat(latents))
     return captioned
+
+
+def in_any_order(scene, rng):
+    """The scene with its things in a random order, in which captions name them. A meeting tells who meets
+    whom, so there the order stays."""
+    if scene.meeting:
+        return scene
+    order = rng.permutation(len(scene.things))
+    return replace(scene, things=[scene.things[i] for i in order])
 
 
 def swap_words(caption, swaps):
@@ -385,21 +425,19 @@ def draw_swaps(scene, rng):
             return mirror | colours
 
 
-def draw_batch(captioner, captioned, rng, with_clip=True, with_brief=True):
+def draw_batch(captioner, captioned, lengths, rng, with_clip=True, with_brief=True):
     """What one pass learns from: clips of one length, or none
     → latents (B, Z, f, h, w) or None, brief (B, S), caption (B, L): what is to be written.
 
     captioned   caption_scenes' Examples and latents
+    lengths     frames of the clips, of which one is picked
     with_brief  False: no clip comes with a brief caption"""
-    # Without a clip the network is an expander of prompts for videos, and tells how things move.
-    frame_counts = [frames for frames in captioned if with_clip or frames > 1]
-    examples, latents = captioned[pick(rng, frame_counts)]
-    chosen = rng.integers(len(examples), size=BATCH)
+    examples, latents = captioned[pick(rng, lengths)]
+    chosen = [examples[i] for i in rng.integers(len(examples), size=BATCH)]
 
     brief_captions = []
     captions = []
-    for i in chosen:
-        example = examples[i]
+    for example in chosen:
         # Without a clip, prompt and caption may be mirrored and get other colours together. So the network
         # has to copy from the prompt, and cannot learn captions by heart.
         swaps = example.swaps if with_clip else draw_swaps(example.scene, rng)
@@ -410,9 +448,14 @@ def draw_batch(captioner, captioned, rng, with_clip=True, with_brief=True):
         if with_brief and not (with_clip and rng.random() < NO_BRIEF):
             brief = swap_words(describe_briefly(example.scene, rng, example.facts_of), swaps)
         brief_captions.append(brief)
+
+    clips = None
+    if with_clip:
+        clips = latents[[example.clip for example in chosen]]                      # (B, Z, f, h, w)
+        clips = clips + NOISE * torch.randn_like(clips)
     longest = max(len(caption.split()) for caption in captions)
     return (
-        latents[chosen] if with_clip else None,
+        clips,
         ids_of(captioner, brief_captions, MAX_BRIEF_WORDS),
         ids_of(captioner, captions, longest + 1),
     )
@@ -453,30 +496,37 @@ def new_captioner(model, seed=0):
 def train_captioner(captioner, vae, latent_scale, brief_steps, full_steps, seed=0):
     """Trains a captioner on clips of the world, which it sees as latents of this VAE.
 
-    brief_steps     on brief captions of ever new clips, as there are plenty on the web; at first of images,
-                    which cost less than videos, and show all but motion
-    full_steps      then, on full captions of DESCRIBED_CLIPS clips and of their mirror images"""
+    brief_steps     on brief captions of ever new clips, as there are plenty on the web
+    full_steps      then, on full captions of DESCRIBED_CLIPS clips and of their mirror images
+
+    Both begin with images, which cost less than videos and show all but motion."""
     config = captioner.config
     matrices = [p for p in captioner.blocks.parameters() if p.ndim > 1]
     qkv = [block.qkv.weight for block in captioner.blocks]
     optimizers = train.make_optimizers(captioner, matrices, MUON_LR, ADAM_LR, three_in_one=qkv)
 
     eyes = (vae, latent_scale, config)
-    lengths = [1, *video_lengths(config)]
-    described = caption_scenes(*eyes, DESCRIBED_CLIPS, (seed, DESCRIBED), lengths, describe_fully, MIRRORS)
+    videos = video_lengths(config)
+    drawn_for = (DESCRIBED_CLIPS, (seed, DESCRIBED), [1, *videos])
+    described = caption_scenes(*eyes, *drawn_for, describe_fully, DESCRIPTIONS, MIRRORS)
     rng = np.random.default_rng((seed, BATCHES))
     steps = brief_steps + full_steps
     recent = collections.deque(maxlen=100)
     bar = progress_bar(range(steps), desc="captioner", unit="step")
     for step in bar:
-        if step < brief_steps:
+        is_brief = step < brief_steps
+        stage_step, stage_steps = (step, brief_steps) if is_brief else (step - brief_steps, full_steps)
+        lengths = [1] if stage_step < IMAGES_FIRST * stage_steps else [1, *videos]
+        if is_brief:
             if step % BRIEF_CLIPS_STEPS == 0:
-                shown = [1] if step < brief_steps / 2 else lengths
-                web = caption_scenes(*eyes, BRIEF_CLIPS, (seed, ON_THE_WEB, step), shown, describe_briefly)
-            batches = [draw_batch(captioner, web, rng, with_brief=False)]
+                drawn_for = (BRIEF_CLIPS, (seed, ON_THE_WEB, step), lengths)
+                web = caption_scenes(*eyes, *drawn_for, describe_briefly)
+            batches = [draw_batch(captioner, web, list(web), rng, with_brief=False)]
         else:
-            # Half of each step looks at clips, half expands prompts.
-            batches = [draw_batch(captioner, described, rng, with_clip) for with_clip in (True, False)]
+            batches = [draw_batch(captioner, described, lengths, rng)]
+            if step % EXPANDER_STEPS == 0:
+                # Without a clip it expands prompts for videos, and tells how things move.
+                batches.append(draw_batch(captioner, described, videos, rng, with_clip=False))
         for batch in batches:
             with autocast(config.precision, latent_scale.device):
                 loss = caption_loss(captioner, *batch)
@@ -673,9 +723,9 @@ def make_parser():
     add("--captioner", default=CAPTIONER, metavar="FILE", help="where the captioner is, or is to be written")
     add("--checkpoint", default=WORLD, metavar="FILE", help="train: a model of the rich world, to start from")
     brief_help = "train: steps on brief captions of ever new clips"
-    add("--brief-steps", type=int, default=2000, metavar="N", help=brief_help)
+    add("--brief-steps", type=int, default=1000, metavar="N", help=brief_help)
     full_help = f"train: steps on full captions of {DESCRIBED_CLIPS:,} clips"
-    add("--full-steps", type=int, default=2200, metavar="N", help=full_help)
+    add("--full-steps", type=int, default=5000, metavar="N", help=full_help)
     add("--clips", type=int, default=512, metavar="N", help="score: new clips")
     add("--seed", type=int, default=0, metavar="N", help="train, expand: for other draws")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")

@@ -126,19 +126,32 @@ def test_a_patch_carries_where_it_is(captioner):
     assert len(tokens.unique(dim=0)) == 18
 
 
-def test_three_clips_in_ten_have_no_brief_caption_and_prompts_of_videos_are_expanded(captioner, monkeypatch):
+def test_three_clips_in_ten_have_no_brief_caption_and_all_have_noise(captioner, monkeypatch):
     monkeypatch.setattr(recaption, "BATCH", 1000)
     monkeypatch.setattr(recaption, "describe_briefly", lambda scene, rng, choose: "blue")
     monkeypatch.setattr(recaption, "draw_swaps", lambda scene, rng: {})
     clips = {}
     for frames in (1, 5):
-        clips[frames] = ([Example(None, facts, WORDS[frames], {})], torch.zeros(1))
+        clips[frames] = ([Example(0, None, facts, WORDS[frames], {})], torch.zeros(1, 2))
     rng = np.random.default_rng(0)
-    _, brief, _ = recaption.draw_batch(captioner, clips, rng)
+    latents, brief, caption = recaption.draw_batch(captioner, clips, [1], rng)
     assert brief.any(1).float().mean() == pytest.approx(0.7, abs=0.05)
-    _, brief, caption = recaption.draw_batch(captioner, clips, rng, with_clip=False)
+    assert (caption[:, 0] == WORDS.index(WORDS[1]) + 1).all()
+    assert latents.std() == pytest.approx(recaption.NOISE, abs=0.05)
+    latents, brief, caption = recaption.draw_batch(captioner, clips, [5], rng, with_clip=False)
+    assert latents is None
     assert brief.any(1).all()
     assert (caption[:, 0] == WORDS.index(WORDS[5]) + 1).all()
+
+
+def test_each_caption_comes_with_the_latents_of_its_clip(captioner, monkeypatch):
+    monkeypatch.setattr(recaption, "NOISE", 0)
+    examples = [Example(clip, None, facts, WORDS[word], {}) for word, clip in enumerate([2, 0, 1, 1])]
+    clips = {5: (examples, torch.arange(3.0))}
+    rng = np.random.default_rng(0)
+    latents, _, caption = recaption.draw_batch(captioner, clips, [5], rng, with_brief=False)
+    drawn = set(zip((caption[:, 0] - 1).tolist(), latents.tolist(), strict=True))
+    assert drawn == {(0, 2), (1, 0), (2, 1), (3, 1)}
 
 
 def test_captions_are_as_their_clips_mirror_says_and_without_a_clip_in_any_colours(captioner, monkeypatch):
@@ -147,10 +160,10 @@ def test_captions_are_as_their_clips_mirror_says_and_without_a_clip_in_any_colou
     scene = Scene([Thing("star", "red", 0.11, (0.2, 0.3), "left", "slowly")])
     caption = "a small red star moving left slowly on stripes"
     monkeypatch.setattr(recaption, "describe_briefly", lambda scene, rng, choose: "a red star going left")
-    clips = {5: ([Example(scene, facts, caption, LEFT_RIGHT)], torch.zeros(1))}
+    clips = {5: ([Example(0, scene, facts, caption, LEFT_RIGHT)], torch.zeros(1))}
 
     def draw(**options):
-        _, brief, full = recaption.draw_batch(captioner, clips, np.random.default_rng(0), **options)
+        _, brief, full = recaption.draw_batch(captioner, clips, [5], np.random.default_rng(0), **options)
         return [{" ".join(WORDS[i - 1] for i in row if i) for row in ids.tolist()} for ids in (brief, full)]
 
     assert draw() == [{"a red star going right"}, {"a small red star moving right slowly on stripes"}]
@@ -165,8 +178,8 @@ def test_captions_are_as_their_clips_mirror_says_and_without_a_clip_in_any_colou
 
 
 def test_a_batch_has_room_for_its_longest_caption_and_its_end(captioner):
-    clips = {1: ([Example(None, facts_of_image, "a red star", {})], torch.zeros(1))}
-    _, _, caption = recaption.draw_batch(captioner, clips, np.random.default_rng(0), with_brief=False)
+    clips = {1: ([Example(0, None, facts_of_image, "a red star", {})], torch.zeros(1))}
+    _, _, caption = recaption.draw_batch(captioner, clips, [1], np.random.default_rng(0), with_brief=False)
     assert caption.shape == (recaption.BATCH, 4)
     assert caption.any(0).tolist() == [True, True, True, False]
 
@@ -190,15 +203,33 @@ def test_clips_in_mirrors_are_encoded_with_their_captions():
     torch.manual_seed(0)
     vae = VAE(CONFIG)
     scale = torch.tensor(1.0)
-    args = (vae, scale, CONFIG, 2, (0, 1), [5], describe_fully, recaption.MIRRORS)
+    args = (vae, scale, CONFIG, 2, (0, 1), [5], describe_fully, 3, recaption.MIRRORS)
     [(examples, latents)] = recaption.caption_scenes(*args).values()
-    assert len(examples) == len(latents)
+    assert [example.clip for example in examples] == [i for i in range(len(latents)) for _ in range(3)]
     axes_of = {str(swaps): axes for axes, swaps in recaption.MIRRORS}
     assert {str(example.swaps) for example in examples} == set(axes_of)
-    for example, found in zip(examples, latents, strict=True):
+    for example in examples:
         clip = np.flip(render(example.scene, 5, 16, 24, CONFIG.fps), axes_of[str(example.swaps)])
         expected = recaption.encode_clips(vae, scale, clip[None].copy())[0]
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(latents[example.clip], expected)
+
+
+def test_people_begin_with_different_things_but_who_meets_whom_stays():
+    rng = np.random.default_rng(0)
+    colours = ("red", "green", "blue")
+    things = [Thing("star", colour, 0.11, (0.2, 0.3), "left", "slowly") for colour in colours]
+    for meeting, count in [("", 6), ("collides", 1)]:
+        scene = Scene(things, meeting=meeting)
+        orders = {tuple(t.colour for t in recaption.in_any_order(scene, rng).things) for _ in range(100)}
+        assert len(orders) == count
+    assert orders == {colours}
+
+    # A caption tells its things in its example's order.
+    args = (VAE(CONFIG), torch.tensor(1.0), CONFIG, 20, (0, 1), [5], describe_fully, 5)
+    [(examples, _)] = recaption.caption_scenes(*args).values()
+    for example in examples:
+        told = [word for word in example.caption.split() if word in COLOURS]
+        assert told[: len(example.scene.things)] == [thing.colour for thing in example.scene.things]
 
 
 @pytest.mark.parametrize("caption, swaps, expected", [
@@ -253,13 +284,14 @@ def test_it_learns_brief_captions_of_new_clips_then_full_ones_of_the_described(w
     assert set(rates) == {(0, 3), (1, 3), (2, 3)}
 
 
-def test_the_loss_is_over_the_words_and_one_end(captioner):
+def test_the_loss_is_over_the_words_and_one_end_and_words_of_motion_count_more(captioner):
     latents, brief, _ = inputs()
-    full = torch.tensor([[4, 9, 2, 0, 0, 0], [7, 0, 0, 0, 0, 0]])
+    left, red, star, over = (WORDS.index(word) + 1 for word in ("left", "red", "star", "over"))
+    full = torch.tensor([[left, red, star, 0, 0, 0], [over, 0, 0, 0, 0, 0]])
     log_p = captioner(latents, brief, full[:, :-1]).log_softmax(-1)
-    of_first = [log_p[0, 0, 4], log_p[0, 1, 9], log_p[0, 2, 2], log_p[0, 3, 0]]
-    of_second = [log_p[1, 0, 7], log_p[1, 1, 0]]
-    expected = -torch.stack(of_first + of_second).mean()
+    of_first = [5 * log_p[0, 0, left], log_p[0, 1, red], log_p[0, 2, star], log_p[0, 3, 0]]
+    of_second = [log_p[1, 0, over], log_p[1, 1, 0]]
+    expected = -torch.stack(of_first + of_second).sum() / (5 + 5)
     torch.testing.assert_close(caption_loss(captioner, latents, brief, full), expected)
 
 
