@@ -36,8 +36,8 @@ Papers
     Five captions for each image, of five people: Microsoft COCO Captions, Chen et al. 2015, sec. 3,
         https://arxiv.org/abs/1504.00325
 
-Where we differ: DALL·E 3's captioner begins as a CLIP and a pretrained language model, ours as the first
-blocks of the video model, which have learned the few words of their world; its expander is GPT-4.
+Where we differ: DALL·E 3's captioner begins as a CLIP and a pretrained language model, ours as the video
+model, which has learned the few words of its world; its expander is GPT-4.
 
 Letters
     B       clips in a batch
@@ -102,7 +102,6 @@ from world.scenes import (
 WORLD = SHIPPED.parent / "world.pt"
 CAPTIONER = "out/recaption/captioner.pt"
 EXAMPLES = {"describe": "clip.mp4", "expand": '"a ball and a square"', "folder": "clips/"}
-DEPTH = 6  # blocks of the captioner; they are as wide as the video model's
 DESCRIBED_CLIPS = 3000
 DESCRIPTIONS = 5  # of each described clip
 BRIEF_CLIPS = 600  # clips with brief captions that are drawn at a time
@@ -162,7 +161,7 @@ class KeyValueCache:
 class Captioner(nn.Module):
     """The language model.
 
-    config  that of the video model whose VAE makes the latents
+    config  that of the video model whose VAE makes the latents; the captioner is as wide and as deep
     words   the vocabulary. A word's id is its index + 1. In the brief caption 0 is an empty place; in the
             caption that is written it is END, and after that nothing"""
 
@@ -177,7 +176,7 @@ class Captioner(nn.Module):
         # A word to be kept and a word that was written are two things, so each has a vector of its own.
         self.brief_embedding = nn.Embedding(len(words) + 1, D)
         self.word_embedding = nn.Embedding(len(words) + 2, D)  # the last one is BEGIN
-        self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(DEPTH))
+        self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.dit_depth))
         self.word_linear = nn.Linear(D, len(words) + 1)
         weights = [MOTION_WEIGHT if word in MOTION_WORDS else 1 for word in words]
         self.register_buffer("word_weights", torch.tensor([1.0, *weights]), persistent=False)  # (V + 1,)
@@ -463,8 +462,8 @@ def draw_batch(captioner, captioned, lengths, rng, with_clip=True, with_brief=Tr
 
 @torch.no_grad()
 def begin_as_video_model(captioner, model):
-    """The captioner takes over the patches, the words and the first blocks of a video model, in which words
-    have learned already which patches they are about.
+    """The captioner takes over the patches, the words and the blocks of a video model, in which words have
+    learned already which patches they are about.
 
     To it the clip is given and so are the words: all tokens are at noise level 0. What that level adds to the
     modulation goes into each block's own offset."""
@@ -473,8 +472,7 @@ def begin_as_video_model(captioner, model):
     captioner.position_embedding.load_state_dict(dit.position_embedding.state_dict())
     level = torch.zeros(1, device=model.latent_scale.device)
     modulation = dit.modulation(dit.timestep_mlp(timestep_embedding(level)))[0]    # (6D,)
-    # A video model may have fewer blocks; the others then begin from nothing.
-    for mine, theirs in zip(captioner.blocks, dit.blocks, strict=False):
+    for mine, theirs in zip(captioner.blocks, dit.blocks, strict=True):
         mine.load_state_dict(theirs.state_dict())
         mine.modulation_offset += modulation
 
@@ -486,7 +484,7 @@ def begin_as_video_model(captioner, model):
 
 
 def new_captioner(model, seed=0):
-    """A captioner that begins as the first blocks of a video model, and has still to be trained."""
+    """A captioner that begins as a video model, and has still to be trained."""
     torch.manual_seed(seed)
     captioner = Captioner(model.config, rich_vocab()).to(model.latent_scale.device)
     begin_as_video_model(captioner, model)

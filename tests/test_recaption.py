@@ -264,24 +264,25 @@ def test_it_learns_brief_captions_of_new_clips_then_full_ones_of_the_described(w
     monkeypatch.setattr(train, "learning_rate", rate)
     model = load_model(world_model)
     captioner = recaption.new_captioner(model)
-    recaption.train_captioner(captioner, model.vae, model.latent_scale, 2, 1)
+    recaption.train_captioner(captioner, model.vae, model.latent_scale, 2, 3)
 
     # Two steps on brief captions, which are not given: they are to be written. Each has clips of its own.
-    (first, no_brief, brief_captions), (second, _, _), with_clip, without = seen
+    (first, no_brief, brief_captions), (second, _, _), with_clip, without, *later = seen
     assert not no_brief.any()
     assert brief_captions == 2 * ["cross"]
     assert first.shape[2] == 1  # at first, images
     assert first.shape != second.shape or (first != second).any()
 
-    # One step on full captions, once with a clip, once without.
-    assert with_clip[0] is not None
+    # A step on full captions, once with a clip, at first an image, once without; then one with a clip alone.
+    assert with_clip[0].shape[2] == 1
     assert without[0] is None
+    assert [latents is not None for latents, _, _ in later] == [True, True, False]
     assert with_clip[2] + without[2] == 4 * ["star"]
     assert (without[1][:, 0] == WORDS.index("cross") + 1).all()
 
     # A step begins without gradients; those of the last one's two batches are added. One schedule for all.
-    assert has_gradients == [False, False, False, True]
-    assert set(rates) == {(0, 3), (1, 3), (2, 3)}
+    assert has_gradients == [False, False, False, True, False, False, True]
+    assert set(rates) == {(step, 5) for step in range(5)}
 
 
 def test_the_loss_is_over_the_words_and_one_end_and_words_of_motion_count_more(captioner):
@@ -430,7 +431,7 @@ def trained(world_model, command, tmp_path, monkeypatch):
     return path
 
 
-def test_it_begins_as_the_video_models_first_blocks_at_noise_level_0(world_model):
+def test_it_begins_as_the_video_model_at_noise_level_0(world_model):
     model = load_model(world_model)
     for p in model.dit.parameters():
         p.data += 0.1 * torch.randn_like(p)
@@ -444,7 +445,7 @@ def test_it_begins_as_the_video_models_first_blocks_at_noise_level_0(world_model
     cos, sin = rope(torch.zeros(6, 3), CONFIG.dit_head_dim)
     level_0 = model.dit.modulation(model.dit.timestep_mlp(timestep_embedding(torch.zeros(1))))
     given = (lambda numbers: numbers, cos[:, None], sin[:, None], [(1, 6)])
-    for mine, theirs in zip(captioner.blocks, model.dit.blocks[: recaption.DEPTH], strict=True):
+    for mine, theirs in zip(captioner.blocks, model.dit.blocks, strict=True):
         torch.testing.assert_close(mine(x, torch.zeros_like(level_0), *given), theirs(x, level_0, *given))
 
 
