@@ -6,26 +6,27 @@
     python recaption.py expand "a ball and a square"           a prompt in the style of full captions
     python recaption.py folder clips/                          x.recaption.txt beside every x.mp4
 
-Captions from the web are brief and leave most out, and a generator cannot learn what no caption tells. So a
-captioner first learns to write brief captions, of which there are plenty, then full ones from few clips that
-somebody has described. It describes all the others, and the generator is trained on what it wrote. A
-generator that was trained so expects long captions, so a brief prompt has to be made long ("upsampled").
-Here the rich world plays the web: world/captions.py's describe_briefly writes the brief captions, and
-describe_fully the few full ones.
+Captions from the web are brief and omit most of what is shown, and a generator cannot learn what no caption
+tells. So a captioner first learns to write brief captions, of which there are plenty, then full ones, from a
+few clips that somebody has described. It describes all the others, and the generator is trained on what it
+wrote. A generator trained this way expects long captions, so a brief prompt has to be expanded first
+("upsampled"). Here the rich world plays the web: world/captions.py's describe_briefly writes the brief
+captions, and describe_fully the few full ones.
 
-Captioner and expander are one network here, a language model whose every word may look back at all words
-before it and at what the caption is of:
+Captioner and expander are one network here, a language model in which each word attends to all words before
+it, to the clip and to the brief caption:
 
     [patches of the clip, or none]  [S words of the brief caption]  BEGIN  w_1  w_2  ...  END
 
-With a clip it says what is seen; without one it keeps what the brief caption says and invents the rest, as
-GPT-4 does for DALL·E 3. The blocks are dit.py's. Nothing is noisy here, so tokens are shifted and scaled by
-no noise level, only by each block's own learned offset, which is the same for all tokens.
+With a clip it says what is seen, and the brief caption, if there is one, is a hint. Without a clip it keeps
+what the brief caption says and invents the rest, as GPT-4 does for DALL·E 3. The blocks are dit.py's. There
+is no diffusion here, so no noise level shifts and scales the tokens, only each block's own learned offset,
+which is the same for all of them.
 
-Described clips are few, and a network that sees them often learns their captions by heart. So each is
-described by several people, who begin with different things and choose other words; it is also shown in
-mirrors, with the words changed that a mirror changes, and with noise on its latents. Prompts to be expanded,
-which have no clip to be true to, come in other colours too.
+Described clips are few, and a network that sees them often learns their captions by heart. So each gets
+several captions, as if from different people: in other words, and with its things in another order. Clips are
+also shown mirrored, with words such as "left" and "right" swapped, and with noise on their latents. Prompts
+to be expanded have no clip to match, so their colours are swapped too.
 
 Papers
     Recaptioning, in these two stages, and prompt expansion: Betker et al. 2023 (DALL·E 3), sec. 2 and
@@ -33,7 +34,7 @@ Papers
         https://cdn.openai.com/papers/dall-e-3.pdf
     A captioner that is a language model over an image's tokens: GIT, Wang et al. 2022,
         https://arxiv.org/abs/2205.14100
-    Five captions for each image, of five people: Microsoft COCO Captions, Chen et al. 2015, sec. 3,
+    Five captions for each image, by five people: Microsoft COCO Captions, Chen et al. 2015, sec. 3,
         https://arxiv.org/abs/1504.00325
 
 Where we differ: DALL·E 3's captioner begins as a CLIP and a pretrained language model, ours as the video
@@ -45,10 +46,10 @@ Letters
     f h w   latent frames, rows, columns
     D       model width
     S       room for the words of the brief caption, MAX_BRIEF_WORDS; an empty place is a token as well
-    K       words of the caption that are known already (in training all of them, and what pads them)
+    K       words of the caption that are known already (in training all of them and the padding, L - 1)
     L       words of the longest caption of a batch, and END
     N       tokens: patches, then S, then BEGIN and K
-    n       those of them that no cache holds yet
+    n       tokens that are not in the caches yet
     V       words that can be said
     T H W   frames, height, width in pixels
 """
@@ -103,24 +104,25 @@ WORLD = SHIPPED.parent / "world.pt"
 CAPTIONER = "out/recaption/captioner.pt"
 EXAMPLES = {"describe": "clip.mp4", "expand": '"a ball and a square"', "folder": "clips/"}
 DESCRIBED_CLIPS = 3000
-DESCRIPTIONS = 5  # of each described clip
+DESCRIPTIONS = 5  # full captions of each described clip
 BRIEF_CLIPS = 600  # clips with brief captions that are drawn at a time
 BRIEF_CLIPS_STEPS = 50  # steps before they are replaced by new ones
 BATCH = 24
-IMAGES_FIRST = 0.4  # the share of brief_steps, and of full_steps, that sees no videos yet
-EXPANDER_STEPS = 2  # one step in so many also expands prompts
+IMAGES_FIRST = 0.4  # the share of brief_steps, and of full_steps, in which the clips are images only
+EXPAND_EVERY = 2  # one step in so many on full captions also expands prompts
 MUON_LR = 0.02
 ADAM_LR = 2e-3
-NO_BRIEF = 0.3  # how often a clip comes without its brief caption
-NOISE = 0.4  # in training, the standard deviation of what is added to latents, which have 1
-WORDS_START = 32  # where words stand in time, in latent frames: after a clip of up to so many
+NO_BRIEF = 0.3  # how often the captioner learns to do without the brief caption
+NOISE = 0.4  # standard deviation of the noise on latents, whose own is 1; in training only
+WORDS_START = 32  # the time of the first word, in latent frames: after any clip that we train on
 DRAWS = 8  # captions drawn to see how sure it is
 EXPANSIONS = 32  # drawn, of which the best is taken
 
 # How things move and where they are is learned last, so the losses of these words count MOTION_WEIGHT times.
-# Where one of them is right, what could stand there instead is another of them: so none becomes likelier.
-HOW_IT_MOVES = {"standing", "at", "moving", "going", "falls", "falling", *SPEEDS}
-MOTION_WORDS = HOW_IT_MOVES | {*DIRECTIONS, "above", "below"}
+# Where the alternatives are such words too ("left" or "up"), no probability changes; words that might as well
+# have been omitted, as they may be in brief captions, become likelier. "at" is that of "at rest".
+MOTION_WORDS = {"standing", "at", "moving", "going", "falls", "falling", "above", "below"}
+MOTION_WORDS |= {*DIRECTIONS, *SPEEDS}
 MOTION_WEIGHT = 5
 
 # In a mirror a clip is a new one, and its caption follows: which axes of (T, H, W, 3) are flipped, and which
@@ -141,7 +143,7 @@ class KeyValueCache:
     word after word is written, and need to be computed only once."""
 
     def __init__(self):
-        self.length = 0  # tokens of each clip
+        self.length = 0  # tokens that it holds of each sequence
 
     def add(self, k, v, shapes):
         """k, v (B n, heads, head_dim), shapes [(B, n)] → those of all tokens so far, (B N, heads, head_dim),
@@ -256,8 +258,8 @@ class Captioner(nn.Module):
 
 
 def caption_loss(captioner, latents, brief, caption):
-    """The mean of -log p(word), weighted, over the words of captions and the END behind each. caption (B,
-    L)."""
+    """The weighted mean of -log p(word) over the words of all captions and the END after each.
+    caption (B, L)."""
     logits = captioner(latents, brief, caption[:, :-1])                            # (B, L, V + 1)
     word_counts = (caption > 0).sum(1, keepdim=True)                               # (B, 1)
     place = torch.arange(caption.shape[1], device=caption.device)                  # (L,)
@@ -304,7 +306,7 @@ def draw_scenes(config, count, seed, lengths, held_out=""):
     frames show, `facts` or facts_of_image.
 
     seed        a tuple of integers
-    lengths     frames of the clips, of each as many scenes as of the others
+    lengths     the clips' lengths in frames, in equal shares
     held_out    "" or what training never shows (world.scenes.draw_rich_scene)"""
     rng = np.random.default_rng(seed)
     by_frames = {}
@@ -339,12 +341,12 @@ def encode_scenes(vae, latent_scale, config, scenes, frames, mirrored_axes=()):
 
 @dataclass
 class Example:
-    """A clip of the world, and one caption of it as it was before the clip was mirrored."""
-    clip: int  # the index of its latents
-    scene: Scene  # its things in the caption's order
+    """A clip of the world, perhaps mirrored, and one caption."""
+    clip: int  # the index of its latents, which are those of the mirrored clip
+    scene: Scene  # not mirrored, its things in the caption's order
     facts_of: Callable  # `facts` or facts_of_image
-    caption: str
-    swaps: dict  # the words that its mirror swaps, {} without a mirror
+    caption: str  # of the clip that is not mirrored
+    swaps: dict  # the words to swap so that the caption fits the mirrored clip, {} without a mirror
 
 
 def caption_scenes(
@@ -356,8 +358,8 @@ def caption_scenes(
     seed          a tuple of integers
     lengths       frames of the clips
     describe      describe_fully or describe_briefly
-    descriptions  captions of each clip, which begin with one thing or another
-    mirrors       those of MIRRORS in which each clip is seen, as far as may_be_shown allows"""
+    descriptions  captions of each clip
+    mirrors       those of MIRRORS in which each clip is shown, except where may_be_shown forbids it"""
     rng = np.random.default_rng((*seed, CAPTIONS))
     captioned = {}
     for frames, drawn in draw_scenes(config, count, seed, lengths).items():
@@ -385,8 +387,8 @@ def caption_scenes(
 
 
 def in_any_order(scene, rng):
-    """The scene with its things in a random order, in which captions name them. A meeting tells who meets
-    whom, so there the order stays."""
+    """The scene with its things in a random order, the one in which captions name them. In a meeting the
+    order says who meets whom, so it stays."""
     if scene.meeting:
         return scene
     order = rng.permutation(len(scene.things))
@@ -425,12 +427,13 @@ def draw_swaps(scene, rng):
 
 
 def draw_batch(captioner, captioned, lengths, rng, with_clip=True, with_brief=True):
-    """What one pass learns from: clips of one length, or none
-    → latents (B, Z, f, h, w) or None, brief (B, S), caption (B, L): what is to be written.
+    """One batch of examples → latents (B, Z, f, h, w) or None, brief (B, S), which is given, and caption (B,
+    L), which is to be written.
 
     captioned   caption_scenes' Examples and latents
-    lengths     frames of the clips, of which one is picked
-    with_brief  False: no clip comes with a brief caption"""
+    lengths     frames; all clips of the batch have one of these lengths
+    with_clip   False: the captions are to be written without a clip, from the brief ones alone
+    with_brief  False: no brief caption is given, as where brief captions are what is to be written"""
     examples, latents = captioned[pick(rng, lengths)]
     chosen = [examples[i] for i in rng.integers(len(examples), size=BATCH)]
 
@@ -462,11 +465,11 @@ def draw_batch(captioner, captioned, lengths, rng, with_clip=True, with_brief=Tr
 
 @torch.no_grad()
 def begin_as_video_model(captioner, model):
-    """The captioner takes over the patches, the words and the blocks of a video model, in which words have
-    learned already which patches they are about.
+    """Copies the patch embedding, the word vectors and the blocks of a video model, whose attention has
+    learned already which patches a word is about.
 
-    To it the clip is given and so are the words: all tokens are at noise level 0. What that level adds to the
-    modulation goes into each block's own offset."""
+    A video model sees clean tokens at noise level 0, so what that level adds to the modulation goes into each
+    block's own offset."""
     dit = model.dit
     captioner.patch_embedding.load_state_dict(dit.patch_embedding.state_dict())
     captioner.position_embedding.load_state_dict(dit.position_embedding.state_dict())
@@ -476,7 +479,7 @@ def begin_as_video_model(captioner, model):
         mine.load_state_dict(theirs.state_dict())
         mine.modulation_offset += modulation
 
-    # A model with a pretrained text encoder has no words of its own.
+    # A model with a pretrained text encoder has no vectors of its own for words: here these stay random.
     if model.vocab == captioner.words:
         words = dit.word_embedding.weight                                          # (V + 1, D)
         captioner.brief_embedding.weight.copy_(words)
@@ -497,16 +500,16 @@ def train_captioner(captioner, vae, latent_scale, brief_steps, full_steps, seed=
     brief_steps     on brief captions of ever new clips, as there are plenty on the web
     full_steps      then, on full captions of DESCRIBED_CLIPS clips and of their mirror images
 
-    Both begin with images, which cost less than videos and show all but motion."""
+    Both begin with images as their clips, which cost less than videos and show all but motion."""
     config = captioner.config
     matrices = [p for p in captioner.blocks.parameters() if p.ndim > 1]
     qkv = [block.qkv.weight for block in captioner.blocks]
     optimizers = train.make_optimizers(captioner, matrices, MUON_LR, ADAM_LR, three_in_one=qkv)
 
-    eyes = (vae, latent_scale, config)
+    encoder = (vae, latent_scale, config)
     videos = video_lengths(config)
-    drawn_for = (DESCRIBED_CLIPS, (seed, DESCRIBED), [1, *videos])
-    described = caption_scenes(*eyes, *drawn_for, describe_fully, DESCRIPTIONS, MIRRORS)
+    which_clips = (DESCRIBED_CLIPS, (seed, DESCRIBED), [1, *videos])
+    described = caption_scenes(*encoder, *which_clips, describe_fully, DESCRIPTIONS, MIRRORS)
     rng = np.random.default_rng((seed, BATCHES))
     steps = brief_steps + full_steps
     recent = collections.deque(maxlen=100)
@@ -516,14 +519,14 @@ def train_captioner(captioner, vae, latent_scale, brief_steps, full_steps, seed=
         stage_step, stage_steps = (step, brief_steps) if is_brief else (step - brief_steps, full_steps)
         lengths = [1] if stage_step < IMAGES_FIRST * stage_steps else [1, *videos]
         if is_brief:
-            if step % BRIEF_CLIPS_STEPS == 0:
-                drawn_for = (BRIEF_CLIPS, (seed, ON_THE_WEB, step), lengths)
-                web = caption_scenes(*eyes, *drawn_for, describe_briefly)
-            batches = [draw_batch(captioner, web, list(web), rng, with_brief=False)]
+            if step % BRIEF_CLIPS_STEPS == 0 or list(web) != lengths:
+                which_clips = (BRIEF_CLIPS, (seed, ON_THE_WEB, step), lengths)
+                web = caption_scenes(*encoder, *which_clips, describe_briefly)
+            batches = [draw_batch(captioner, web, lengths, rng, with_brief=False)]
         else:
             batches = [draw_batch(captioner, described, lengths, rng)]
-            if step % EXPANDER_STEPS == 0:
-                # Without a clip it expands prompts for videos, and tells how things move.
+            if step % EXPAND_EVERY == 0:
+                # All prompts that it expands are for videos, so that it learns to tell how things move.
                 batches.append(draw_batch(captioner, described, videos, rng, with_clip=False))
         for batch in batches:
             with autocast(config.precision, latent_scale.device):
@@ -574,7 +577,7 @@ def score(captioner, vae, latent_scale, clips, seed=0, held_out=""):
 
     Most rows are of the facts that are true: how many of them the caption tells (recall). A full caption need
     not tell all places (left of, above), so their rows are of those that it tells: how many of them are true
-    (precision). The row "all" counts captions that tell all other facts, and nothing that is not true."""
+    (precision). The row "all" counts captions that tell every true fact except places, and nothing untrue."""
     config = captioner.config
     counts = collections.defaultdict(lambda: [0, 0])
     lengths = [1, *video_lengths(config)]
@@ -691,7 +694,7 @@ def look_at(captioner, vae, latent_scale, path, brief=""):
 def describe_folder(captioner, vae, latent_scale, folder):
     """Writes x.recaption.txt beside every x.mp4 that has none yet → how many, and {clip: why not}.
 
-    Interrupted, it goes on where it was: each file appears when it is whole."""
+    After an interruption, a new call writes what is missing: each file appears when it is whole."""
     source = Folder(folder)
     unusable = {}
     written = 0
@@ -746,7 +749,8 @@ def main():
         Path(args.captioner).parent.mkdir(parents=True, exist_ok=True)
         train_captioner(*parts, args.brief_steps, args.full_steps, args.seed)
         save_captioner(args.captioner, *parts)
-        print(f"{args.captioner} is trained; next: python recaption.py score")
+        next_command = f"python recaption.py score --captioner {args.captioner}"
+        print(f"{args.captioner} is trained; next: {next_command}")
         return
 
     parts = load_captioner(args.captioner, device)

@@ -422,7 +422,7 @@ def trained(world_model, command, tmp_path, monkeypatch):
     words += ["--device", "cpu"]
     code, out, err = command(recaption, *words)
     assert code == 0, err
-    assert out == f"{path} is trained; next: python recaption.py score\n"
+    assert out == f"{path} is trained; next: python recaption.py score --captioner {path}\n"
 
     # What comes now is nonsense: a few words of it will do.
     monkeypatch.setattr(recaption, "MAX_WORDS", 4)
