@@ -512,6 +512,7 @@ def train_captioner(captioner, vae, latent_scale, brief_steps, full_steps, seed=
     described = caption_scenes(*encoder, *which_clips, describe_fully, DESCRIPTIONS, MIRRORS)
     rng = np.random.default_rng((seed, BATCHES))
     steps = brief_steps + full_steps
+    web = {}
     recent = collections.deque(maxlen=100)
     bar = progress_bar(range(steps), desc="captioner", unit="step")
     for step in bar:
