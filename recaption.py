@@ -108,22 +108,28 @@ DESCRIPTIONS = 5  # full captions of each described clip
 BRIEF_CLIPS = 600  # clips with brief captions that are drawn at a time
 BRIEF_CLIPS_STEPS = 50  # steps before they are replaced by new ones
 BATCH = 24
-IMAGES_FIRST = 0.4  # the share of brief_steps, and of full_steps, in which the clips are images only
-EXPAND_EVERY = 2  # one step in so many on full captions also expands prompts
+IMAGES_FIRST = 0.5  # the share of brief_steps in which the clips are images only
+EXPAND_EVERY = 4  # one step in so many on full captions also expands prompts
 MUON_LR = 0.02
 ADAM_LR = 2e-3
 NO_BRIEF = 0.3  # how often the captioner learns to do without the brief caption
 NOISE = 0.4  # standard deviation of the noise on latents, whose own is 1; in training only
 WORDS_START = 32  # the time of the first word, in latent frames: after any clip that we train on
+STEM_WIDTH = 64  # channels of the convolutions before the patches
 DRAWS = 8  # captions drawn to see how sure it is
 EXPANSIONS = 32  # drawn, of which the best is taken
 
-# How things move and where they are is learned last, so the losses of these words count MOTION_WEIGHT times.
-# Where the alternatives are such words too ("left" or "up"), no probability changes; words that might as well
-# have been omitted, as they may be in brief captions, become likelier. "at" is that of "at rest".
+# How things move and where they are is learned last, so the losses of these words count MOTION_WEIGHT times,
+# and so does that of the word after each: it says whether something comes of the motion ("then turning up",
+# "hits"). Where the alternatives count as much ("left" or "up"), no probability changes; words that might as
+# well have been omitted, as they may be in brief captions, become likelier. "at" is that of "at rest".
 MOTION_WORDS = {"standing", "at", "moving", "going", "falls", "falling", "above", "below"}
 MOTION_WORDS |= {*DIRECTIONS, *SPEEDS}
 MOTION_WEIGHT = 5
+
+# In a meeting the order of the things says who meets whom, and in all other captions it says nothing. So all
+# words of a caption count MOTION_WEIGHT times where one of these is told.
+MEETING_WORDS = {"hits", "bumps", "bites", "takes"}
 
 # In a mirror a clip is a new one, and its caption follows: which axes of (T, H, W, 3) are flipped, and which
 # words are swapped.
@@ -175,6 +181,14 @@ class Captioner(nn.Module):
         self.patch = (1, config.patch_size, config.patch_size)
         self.patch_embedding = nn.Linear(config.latent_channels * config.patch_size**2, D)
         self.position_embedding = nn.Linear(2 * config.dit_head_dim, D)
+        # A slow thing moves by less than a patch in a clip, so what is inside a patch has to be seen well.
+        self.stem = nn.Sequential(
+            nn.Conv3d(config.latent_channels, STEM_WIDTH, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv3d(STEM_WIDTH, STEM_WIDTH, 3, padding=1),
+            nn.SiLU(),
+        )
+        self.stem_embedding = nn.Linear(STEM_WIDTH * config.patch_size**2, D, bias=False)
         # A word to be kept and a word that was written are two things, so each has a vector of its own.
         self.brief_embedding = nn.Embedding(len(words) + 1, D)
         self.word_embedding = nn.Embedding(len(words) + 2, D)  # the last one is BEGIN
@@ -182,6 +196,8 @@ class Captioner(nn.Module):
         self.word_linear = nn.Linear(D, len(words) + 1)
         weights = [MOTION_WEIGHT if word in MOTION_WORDS else 1 for word in words]
         self.register_buffer("word_weights", torch.tensor([1.0, *weights]), persistent=False)  # (V + 1,)
+        is_meeting = [word in MEETING_WORDS for word in words]
+        self.register_buffer("is_meeting_word", torch.tensor([False, *is_meeting]), persistent=False)
         self.init_weights()
 
     def init_weights(self):
@@ -196,6 +212,7 @@ class Captioner(nn.Module):
         nn.init.normal_(self.word_embedding.weight)
         for block in self.blocks:
             nn.init.zeros_(block.modulation_offset)  # no shift, no scale, gates at 0: blocks are the identity
+        nn.init.zeros_(self.stem_embedding.weight)  # at first a patch is what it is to the video model
         nn.init.zeros_(self.word_linear.weight)  # all words are equally likely before knowing better
 
     def forward(self, latents, brief, said, caches=None):
@@ -250,11 +267,13 @@ class Captioner(nn.Module):
         """latents (B, Z, f, h, w), grid (f, rows, columns) → tokens (B, f rows columns, D).
 
         As in dit.py, a patch also carries where it is, seen from both ends: to tell that one thing is left of
-        another, a word has to compare places."""
+        another, a word has to compare places. And it carries what convolutions found there, over its borders
+        and over time."""
         positions = token_positions(grid, 0).to(latents.device)                    # (f rows columns, 2, 3)
         cos, sin = rope(positions, self.config.dit_head_dim)
         waves = torch.cat([cos, sin], 2).flatten(1)                                # (.., 2 head_dim)
-        return self.patch_embedding(patchify(latents, self.patch)) + self.position_embedding(waves)
+        tokens = self.patch_embedding(patchify(latents, self.patch)) + self.position_embedding(waves)
+        return tokens + self.stem_embedding(patchify(self.stem(latents), self.patch))
 
 
 def caption_loss(captioner, latents, brief, caption):
@@ -265,7 +284,11 @@ def caption_loss(captioner, latents, brief, caption):
     place = torch.arange(caption.shape[1], device=caption.device)                  # (L,)
     is_scored = place <= word_counts  # (B, L): the words and the first 0, which is END
     losses = F.cross_entropy(logits.transpose(1, 2), caption, reduction="none")    # (B, L)
-    weights = captioner.word_weights[caption] * is_scored
+    weights = captioner.word_weights[caption]                                      # (B, L)
+    weights_before = F.pad(weights[:, :-1], (1, 0), value=1.0)  # that of the word before, 1 for the first
+    weights = torch.maximum(weights, weights_before)
+    is_meeting = captioner.is_meeting_word[caption].any(1, keepdim=True)           # (B, 1)
+    weights = weights.masked_fill(is_meeting, MOTION_WEIGHT) * is_scored
     return (losses * weights).sum() / weights.sum()
 
 
@@ -299,6 +322,13 @@ def ids_of(captioner, captions, room):
 def video_lengths(config):
     """The lengths of videos in frames, the shortest first."""
     return sorted({*clip_shapes(config)[0]} - {1})
+
+
+def training_lengths(config):
+    """The lengths of the clips to train on, each as often as it is to come: images, videos, and the longest
+    twice, since no others have time for all that can happen."""
+    videos = video_lengths(config)
+    return [1, *videos, videos[-1]]
 
 
 def draw_scenes(config, count, seed, lengths, held_out=""):
@@ -497,18 +527,18 @@ def new_captioner(model, seed=0):
 def train_captioner(captioner, vae, latent_scale, brief_steps, full_steps, seed=0):
     """Trains a captioner on clips of the world, which it sees as latents of this VAE.
 
-    brief_steps     on brief captions of ever new clips, as there are plenty on the web
-    full_steps      then, on full captions of DESCRIBED_CLIPS clips and of their mirror images
-
-    Both begin with images as their clips, which cost less than videos and show all but motion."""
+    brief_steps     on brief captions of ever new clips, as there are plenty on the web: at first of images
+                    alone, which cost less than videos and show all but motion
+    full_steps      then, on full captions of DESCRIBED_CLIPS clips and of their mirror images"""
     config = captioner.config
     matrices = [p for p in captioner.blocks.parameters() if p.ndim > 1]
+    matrices.append(captioner.stem_embedding.weight)
     qkv = [block.qkv.weight for block in captioner.blocks]
     optimizers = train.make_optimizers(captioner, matrices, MUON_LR, ADAM_LR, three_in_one=qkv)
 
     encoder = (vae, latent_scale, config)
-    videos = video_lengths(config)
-    which_clips = (DESCRIBED_CLIPS, (seed, DESCRIBED), [1, *videos])
+    all_lengths = training_lengths(config)
+    which_clips = (DESCRIBED_CLIPS, (seed, DESCRIBED), all_lengths)
     described = caption_scenes(*encoder, *which_clips, describe_fully, DESCRIPTIONS, MIRRORS)
     rng = np.random.default_rng((seed, BATCHES))
     steps = brief_steps + full_steps
@@ -516,19 +546,19 @@ def train_captioner(captioner, vae, latent_scale, brief_steps, full_steps, seed=
     recent = collections.deque(maxlen=100)
     bar = progress_bar(range(steps), desc="captioner", unit="step")
     for step in bar:
-        is_brief = step < brief_steps
-        stage_step, stage_steps = (step, brief_steps) if is_brief else (step - brief_steps, full_steps)
-        lengths = [1] if stage_step < IMAGES_FIRST * stage_steps else [1, *videos]
-        if is_brief:
-            if step % BRIEF_CLIPS_STEPS == 0 or list(web) != lengths:
+        if step < brief_steps:
+            lengths = [1] if step < IMAGES_FIRST * brief_steps else all_lengths
+            if step % BRIEF_CLIPS_STEPS == 0 or set(web) != set(lengths):
                 which_clips = (BRIEF_CLIPS, (seed, ON_THE_WEB, step), lengths)
                 web = caption_scenes(*encoder, *which_clips, describe_briefly)
             batches = [draw_batch(captioner, web, lengths, rng, with_brief=False)]
         else:
-            batches = [draw_batch(captioner, described, lengths, rng)]
+            batches = [draw_batch(captioner, described, all_lengths, rng)]
             if step % EXPAND_EVERY == 0:
                 # All prompts that it expands are for videos, so that it learns to tell how things move.
-                batches.append(draw_batch(captioner, described, videos, rng, with_clip=False))
+                batches.append(
+                    draw_batch(captioner, described, video_lengths(config), rng, with_clip=False)
+                )
         for batch in batches:
             with autocast(config.precision, latent_scale.device):
                 loss = caption_loss(captioner, *batch)
@@ -725,9 +755,9 @@ def make_parser():
     add("--captioner", default=CAPTIONER, metavar="FILE", help="where the captioner is, or is to be written")
     add("--checkpoint", default=WORLD, metavar="FILE", help="train: a model of the rich world, to start from")
     brief_help = "train: steps on brief captions of ever new clips"
-    add("--brief-steps", type=int, default=1000, metavar="N", help=brief_help)
+    add("--brief-steps", type=int, default=800, metavar="N", help=brief_help)
     full_help = f"train: steps on full captions of {DESCRIBED_CLIPS:,} clips"
-    add("--full-steps", type=int, default=5000, metavar="N", help=full_help)
+    add("--full-steps", type=int, default=5400, metavar="N", help=full_help)
     add("--clips", type=int, default=512, metavar="N", help="score: new clips")
     add("--seed", type=int, default=0, metavar="N", help="train, expand: for other draws")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")

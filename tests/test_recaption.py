@@ -244,6 +244,7 @@ def test_it_learns_brief_captions_of_new_clips_then_full_ones_of_the_described(w
     monkeypatch.setattr(recaption, "DESCRIBED_CLIPS", 3)
     monkeypatch.setattr(recaption, "BRIEF_CLIPS", 3)
     monkeypatch.setattr(recaption, "BRIEF_CLIPS_STEPS", 1)
+    monkeypatch.setattr(recaption, "EXPAND_EVERY", 2)
     monkeypatch.setattr(recaption, "BATCH", 2)
     monkeypatch.setattr(recaption, "describe_fully", lambda scene, rng, choose: "star")
     monkeypatch.setattr(recaption, "describe_briefly", lambda scene, rng, choose: "cross")
@@ -273,8 +274,7 @@ def test_it_learns_brief_captions_of_new_clips_then_full_ones_of_the_described(w
     assert first.shape[2] == 1  # at first, images
     assert first.shape != second.shape or (first != second).any()
 
-    # A step on full captions, once with a clip, at first an image, once without; then one with a clip alone.
-    assert with_clip[0].shape[2] == 1
+    # A step on full captions, once with a clip and once without; then one with a clip alone.
     assert without[0] is None
     assert [latents is not None for latents, _, _ in later] == [True, True, False]
     assert with_clip[2] + without[2] == 4 * ["star"]
@@ -285,14 +285,42 @@ def test_it_learns_brief_captions_of_new_clips_then_full_ones_of_the_described(w
     assert set(rates) == {(step, 5) for step in range(5)}
 
 
+def test_the_longest_clips_come_twice_as_often():
+    assert recaption.training_lengths(CONFIG) == [1, 5, 9, 9]
+
+
+def test_the_stem_sees_what_is_within_a_patch_and_in_the_frames_beside_it(captioner):
+    latents = torch.randn(1, 3, 5, 8, 8)
+    changed = latents.clone()
+    changed[0, :, 2, 3, 3] += 1  # in latent frame 2, at a corner of the second patch of the second row
+
+    def tokens(latents):
+        return captioner.embed_clip(latents, (5, 4, 4)).unflatten(1, (5, 4, 4))
+
+    differs = (tokens(latents) - tokens(changed)).abs().amax(-1)[0] > 1e-5
+    # Two convolutions of 3 reach two latent positions to each side, and so many frames.
+    expected = torch.zeros(5, 4, 4, dtype=torch.bool)
+    expected[:, :3, :3] = True
+    assert (differs == expected).all()
+
+
 def test_the_loss_is_over_the_words_and_one_end_and_words_of_motion_count_more(captioner):
     latents, brief, _ = inputs()
-    left, red, star, over = (WORDS.index(word) + 1 for word in ("left", "red", "star", "over"))
+    told = ("left", "red", "star", "over", "bites")
+    left, red, star, over, bites = (WORDS.index(word) + 1 for word in told)
     full = torch.tensor([[left, red, star, 0, 0, 0], [over, 0, 0, 0, 0, 0]])
     log_p = captioner(latents, brief, full[:, :-1]).log_softmax(-1)
-    of_first = [5 * log_p[0, 0, left], log_p[0, 1, red], log_p[0, 2, star], log_p[0, 3, 0]]
+    # After "left", "red" says that no more comes of the motion, so it counts more as well.
+    of_first = [5 * log_p[0, 0, left], 5 * log_p[0, 1, red], log_p[0, 2, star], log_p[0, 3, 0]]
     of_second = [log_p[1, 0, over], log_p[1, 1, 0]]
-    expected = -torch.stack(of_first + of_second).sum() / (5 + 5)
+    expected = -torch.stack(of_first + of_second).sum() / (5 + 5 + 1 + 1 + 1 + 1)
+    torch.testing.assert_close(caption_loss(captioner, latents, brief, full), expected)
+
+    # In a meeting every word counts more, since their order says who meets whom.
+    full[1, :2] = torch.tensor([star, bites])
+    log_p = captioner(latents, brief, full[:, :-1]).log_softmax(-1)
+    of_second = [5 * log_p[1, 0, star], 5 * log_p[1, 1, bites], 5 * log_p[1, 2, 0]]
+    expected = -torch.stack(of_first + of_second).sum() / (5 + 5 + 1 + 1 + 5 + 5 + 5)
     torch.testing.assert_close(caption_loss(captioner, latents, brief, full), expected)
 
 
