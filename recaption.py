@@ -21,7 +21,8 @@ it, to the clip and to the brief caption:
 With a clip it says what is seen, and the brief caption, if there is one, is a hint. Without a clip it keeps
 what the brief caption says and invents the rest, as GPT-4 does for DALL·E 3. The blocks are dit.py's. There
 is no diffusion here, so no noise level shifts and scales the tokens, only each block's own learned offset,
-which is the same for all of them.
+which is the same for all of them. New are a few convolutions before the patches: in a short clip a slow thing
+moves by less than a patch, so what changes within one has to be seen.
 
 Described clips are few, and a network that sees them often learns their captions by heart. So each gets
 several captions, as if from different people: in other words, and with its things in another order. Clips are
@@ -34,6 +35,7 @@ Papers
         https://cdn.openai.com/papers/dall-e-3.pdf
     A captioner that is a language model over an image's tokens: GIT, Wang et al. 2022,
         https://arxiv.org/abs/2205.14100
+    Convolutions before the patches: Xiao et al. 2021, https://arxiv.org/abs/2106.14881
     Five captions for each image, by five people: Microsoft COCO Captions, Chen et al. 2015, sec. 3,
         https://arxiv.org/abs/1504.00325
 
@@ -181,7 +183,7 @@ class Captioner(nn.Module):
         self.patch = (1, config.patch_size, config.patch_size)
         self.patch_embedding = nn.Linear(config.latent_channels * config.patch_size**2, D)
         self.position_embedding = nn.Linear(2 * config.dit_head_dim, D)
-        # A slow thing moves by less than a patch in a clip, so what is inside a patch has to be seen well.
+        # Three latent rows, columns and frames at a time, twice: what moves, and where to, within a patch.
         self.stem = nn.Sequential(
             nn.Conv3d(config.latent_channels, STEM_WIDTH, 3, padding=1),
             nn.SiLU(),
