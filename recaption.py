@@ -20,9 +20,10 @@ it, to the clip and to the brief caption:
 
 With a clip it says what is seen, and the brief caption, if there is one, is a hint. Without a clip it keeps
 what the brief caption says and invents the rest, as GPT-4 does for DALL·E 3. The blocks are dit.py's. There
-is no diffusion here, so no noise level shifts and scales the tokens, only each block's own learned offset,
-which is the same for all of them. New are a few convolutions before the patches: in a short clip a slow thing
-moves by less than a patch, so what changes within one has to be seen.
+is no diffusion here, so no noise level shifts and scales the tokens: each block does so by its own learned
+offset, the same for all tokens. New is a second path beside the patch embedding, a few convolutions whose
+output is cut into the same patches and added: in a short clip a slow thing moves by less than a patch, so
+neighbouring frames have to be compared more finely than that.
 
 Described clips are few, and a network that sees them often learns their captions by heart. So each gets
 several captions, as if from different people: in other words, and with its things in another order. Clips are
@@ -35,7 +36,8 @@ Papers
         https://cdn.openai.com/papers/dall-e-3.pdf
     A captioner that is a language model over an image's tokens: GIT, Wang et al. 2022,
         https://arxiv.org/abs/2205.14100
-    Convolutions before the patches: Xiao et al. 2021, https://arxiv.org/abs/2106.14881
+    Convolutions before the patches, there in the place of the patch embedding: Xiao et al. 2021,
+        https://arxiv.org/abs/2106.14881
     Five captions for each image, by five people: Microsoft COCO Captions, Chen et al. 2015, sec. 3,
         https://arxiv.org/abs/1504.00325
 
@@ -116,8 +118,8 @@ MUON_LR = 0.02
 ADAM_LR = 2e-3
 NO_BRIEF = 0.3  # how often the captioner learns to do without the brief caption
 NOISE = 0.4  # standard deviation of the noise on latents, whose own is 1; in training only
-WORDS_START = 32  # the time of the first word, in latent frames: after any clip that we train on
-STEM_WIDTH = 64  # channels of the convolutions before the patches
+WORDS_START = 32  # where the brief caption begins, in latent frames: after any clip that we train on
+STEM_WIDTH = 64  # channels of the convolutions beside the patch embedding
 DRAWS = 8  # captions drawn to see how sure it is
 EXPANSIONS = 32  # drawn, of which the best is taken
 
@@ -130,7 +132,7 @@ MOTION_WORDS |= {*DIRECTIONS, *SPEEDS}
 MOTION_WEIGHT = 5
 
 # In a meeting the order of the things says who meets whom, and in all other captions it says nothing. So all
-# words of a caption count MOTION_WEIGHT times where one of these is told.
+# words of a caption, and its END, count MOTION_WEIGHT times where one of these is told.
 MEETING_WORDS = {"hits", "bumps", "bites", "takes"}
 
 # In a mirror a clip is a new one, and its caption follows: which axes of (T, H, W, 3) are flipped, and which
@@ -183,7 +185,7 @@ class Captioner(nn.Module):
         self.patch = (1, config.patch_size, config.patch_size)
         self.patch_embedding = nn.Linear(config.latent_channels * config.patch_size**2, D)
         self.position_embedding = nn.Linear(2 * config.dit_head_dim, D)
-        # Three latent rows, columns and frames at a time, twice: what moves, and where to, within a patch.
+        # Each latent sees two rows, columns and frames to every side: what moves there, and where to.
         self.stem = nn.Sequential(
             nn.Conv3d(config.latent_channels, STEM_WIDTH, 3, padding=1),
             nn.SiLU(),
@@ -191,7 +193,7 @@ class Captioner(nn.Module):
             nn.SiLU(),
         )
         self.stem_embedding = nn.Linear(STEM_WIDTH * config.patch_size**2, D, bias=False)
-        # A word to be kept and a word that was written are two things, so each has a vector of its own.
+        # A word that was given and a word that was written are two things, so each has a vector of its own.
         self.brief_embedding = nn.Embedding(len(words) + 1, D)
         self.word_embedding = nn.Embedding(len(words) + 2, D)  # the last one is BEGIN
         self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.dit_depth))
@@ -268,9 +270,9 @@ class Captioner(nn.Module):
     def embed_clip(self, latents, grid):
         """latents (B, Z, f, h, w), grid (f, rows, columns) → tokens (B, f rows columns, D).
 
-        As in dit.py, a patch also carries where it is, seen from both ends: to tell that one thing is left of
-        another, a word has to compare places. And it carries what convolutions found there, over its borders
-        and over time."""
+        As in dit.py, a patch also carries where it is, seen from both ends (here no word does): to tell that
+        one thing is left of another, a word has to compare places. And it carries what convolutions found
+        there, over its borders and over time."""
         positions = token_positions(grid, 0).to(latents.device)                    # (f rows columns, 2, 3)
         cos, sin = rope(positions, self.config.dit_head_dim)
         waves = torch.cat([cos, sin], 2).flatten(1)                                # (.., 2 head_dim)
@@ -279,8 +281,8 @@ class Captioner(nn.Module):
 
 
 def caption_loss(captioner, latents, brief, caption):
-    """The weighted mean of -log p(word) over the words of all captions and the END after each.
-    caption (B, L)."""
+    """The mean of -log p(word) over the words of all captions and the END after each, weighted as is said at
+    MOTION_WORDS and MEETING_WORDS. latents, brief: as in forward; caption (B, L)."""
     logits = captioner(latents, brief, caption[:, :-1])                            # (B, L, V + 1)
     word_counts = (caption > 0).sum(1, keepdim=True)                               # (B, 1)
     place = torch.arange(caption.shape[1], device=caption.device)                  # (L,)
@@ -327,8 +329,8 @@ def video_lengths(config):
 
 
 def training_lengths(config):
-    """The lengths of the clips to train on, each as often as it is to come: images, videos, and the longest
-    twice, since no others have time for all that can happen."""
+    """The lengths of the clips to train on, each as often as it is to come: once, but the longest twice, as no
+    others have time for all that can happen."""
     videos = video_lengths(config)
     return [1, *videos, videos[-1]]
 
@@ -531,7 +533,8 @@ def train_captioner(captioner, vae, latent_scale, brief_steps, full_steps, seed=
 
     brief_steps     on brief captions of ever new clips, as there are plenty on the web: at first of images
                     alone, which cost less than videos and show all but motion
-    full_steps      then, on full captions of DESCRIBED_CLIPS clips and of their mirror images"""
+    full_steps      then, on full captions of DESCRIBED_CLIPS images and videos and of their mirrors; one step
+                    in EXPAND_EVERY also expands brief captions of the videos, without a clip"""
     config = captioner.config
     matrices = [p for p in captioner.blocks.parameters() if p.ndim > 1]
     matrices.append(captioner.stem_embedding.weight)
