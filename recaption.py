@@ -329,8 +329,8 @@ def video_lengths(config):
 
 
 def training_lengths(config):
-    """The lengths of the clips to train on, each as often as it is to come: once, but the longest twice, as no
-    others have time for all that can happen."""
+    """The lengths of the clips to train on, each as often as it is to come: once, but the longest twice, as
+    no others have time for all that can happen."""
     videos = video_lengths(config)
     return [1, *videos, videos[-1]]
 
