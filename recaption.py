@@ -30,10 +30,17 @@ several captions, as if from different people: in other words, and with its thin
 also shown mirrored, with words such as "left" and "right" swapped, and with noise on their latents. Prompts
 to be expanded have no clip to match, so their colours are swapped too.
 
+New clips differ all the same, so in the end the captioner describes some itself, and learns from what it
+wrote where that is to be believed: where it keeps all that the clip's brief caption tells, which it may read,
+and where its caption of the mirror image tells the same. What it learns from is right more often than it is.
+
 Papers
     Recaptioning, in these two stages, and prompt expansion: Betker et al. 2023 (DALL·E 3), sec. 2 and
         appendix C,
         https://cdn.openai.com/papers/dall-e-3.pdf
+    Learning from its own captions, those left out that do not fit: CapFilt in BLIP, Li et al. 2022, sec. 3.3,
+        https://arxiv.org/abs/2201.12086; the student sees noise and the teacher none: Noisy Student, Xie et
+        al. 2020, https://arxiv.org/abs/1911.04252
     A captioner that is a language model over an image's tokens: GIT, Wang et al. 2022,
         https://arxiv.org/abs/2205.14100
     Convolutions before the patches, there in the place of the patch embedding: Xiao et al. 2021,
@@ -111,6 +118,10 @@ DESCRIBED_CLIPS = 3000
 DESCRIPTIONS = 5  # full captions of each described clip
 BRIEF_CLIPS = 600  # clips with brief captions that are drawn at a time
 BRIEF_CLIPS_STEPS = 50  # steps before they are replaced by new ones
+OWN_CLIPS = 1200  # clips that it describes itself at a time
+DESCRIBED_EVERY = 4  # then one step in so many is on described clips, the others on those
+OWN_RATE = 0.5  # times the learning rates of before, so that it does not forget how to describe
+SAVE_STEPS = 400  # steps before these are replaced, and between saves
 BATCH = 24
 IMAGES_FIRST = 0.5  # the share of brief_steps in which the clips are images only
 EXPAND_EVERY = 4  # one step in so many on full captions also expands prompts
@@ -227,27 +238,29 @@ class Captioner(nn.Module):
         hold yet go through the blocks, and only the logits after these are returned."""
         B, K = said.shape
         begin = said.new_full((B, 1), len(self.words) + 1)
-        parts = [self.brief_embedding(brief), self.word_embedding(torch.cat([begin, said], 1))]
+        words = self.word_embedding(torch.cat([begin, said], 1))                   # (B, K + 1, D)
         S = brief.shape[1]
         positions = grid_positions((S + K + 1, 1, 1)) + torch.tensor([WORDS_START, 0, 0])
         if latents is not None:
             f, h, w = latents.shape[2:]
             grid = (f, h // self.patch[1], w // self.patch[2])
-            parts.insert(0, self.embed_clip(latents, grid))
             positions = torch.cat([grid_positions(grid), positions])
-        x = torch.cat(parts, 1)                                                    # (B, N, D)
-        N = x.shape[1]
+        N = len(positions)
 
         # A prefix language model: a word sees all before it. The clip and the brief caption, its prefix,
         # see each other, and no word.
         prefix_length = N - (K + 1)
-        token = torch.arange(N, device=x.device)
+        token = torch.arange(N, device=words.device)
         visible = (token[None, :] <= token[:, None]) | (token[None, :] < prefix_length)  # (N, N)
 
         # Of earlier tokens the blocks need only keys and values, which the caches hold.
         cached = caches[0].length if caches else 0
+        if cached:
+            x = words[:, cached - prefix_length :]                                 # (B, n, D)
+        else:
+            clip = [] if latents is None else [self.embed_clip(latents, grid)]
+            x = torch.cat([*clip, self.brief_embedding(brief), words], 1)          # (B, N, D)
         n = N - cached
-        x = x[:, cached:]                                                          # (B, n, D)
         visible = visible[cached:]                                                 # (n, N)
         positions = positions[cached:].to(x.device)                                # (n, 3)
 
@@ -488,7 +501,8 @@ def draw_batch(captioner, captioned, lengths, rng, with_clip=True, with_brief=Tr
     clips = None
     if with_clip:
         clips = latents[[example.clip for example in chosen]]                      # (B, Z, f, h, w)
-        clips = clips + NOISE * torch.randn_like(clips)
+        noise = rng.standard_normal(clips.shape, dtype=np.float32)
+        clips = clips + NOISE * torch.from_numpy(noise).to(clips.device)
     longest = max(len(caption.split()) for caption in captions)
     return (
         clips,
@@ -528,29 +542,51 @@ def new_captioner(model, seed=0):
     return captioner
 
 
-def train_captioner(captioner, vae, latent_scale, brief_steps, full_steps, seed=0):
+def train_captioner(
+    captioner, vae, latent_scale, brief_steps, full_steps, own_steps, seed=0, begun=None, save=None
+):
     """Trains a captioner on clips of the world, which it sees as latents of this VAE.
 
     brief_steps     on brief captions of ever new clips, as there are plenty on the web: at first of images
                     alone, which cost less than videos and show all but motion
-    full_steps      then, on full captions of DESCRIBED_CLIPS images and videos and of their mirrors; one step
-                    in EXPAND_EVERY also expands brief captions of the videos, without a clip"""
+    full_steps      then, on full captions of DESCRIBED_CLIPS images and videos and of their mirrors
+    own_steps       then, in one step of DESCRIBED_EVERY on these, in all others on clips that it described
+                    itself (describe_new)
+    begun           None, or what `save` was called with: the training goes on from there, exactly
+    save            None, or called every SAVE_STEPS with all that the weights alone do not tell
+
+    After the first stage, one step in EXPAND_EVERY also expands brief captions of the videos, without a
+    clip."""
     config = captioner.config
     matrices = [p for p in captioner.blocks.parameters() if p.ndim > 1]
     matrices.append(captioner.stem_embedding.weight)
     qkv = [block.qkv.weight for block in captioner.blocks]
     optimizers = train.make_optimizers(captioner, matrices, MUON_LR, ADAM_LR, three_in_one=qkv)
+    first_step = 0
+    if begun:
+        first_step = begun["step"]
+        for optimizer, state in zip(optimizers, begun["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
 
     encoder = (vae, latent_scale, config)
     all_lengths = training_lengths(config)
     which_clips = (DESCRIBED_CLIPS, (seed, DESCRIBED), all_lengths)
     described = caption_scenes(*encoder, *which_clips, describe_fully, DESCRIPTIONS, MIRRORS)
-    rng = np.random.default_rng((seed, BATCHES))
-    steps = brief_steps + full_steps
+    taught_steps = brief_steps + full_steps
+    steps = taught_steps + own_steps
     web = {}
+    own = {}
     recent = collections.deque(maxlen=100)
-    bar = progress_bar(range(steps), desc="captioner", unit="step")
+    options = {"desc": "captioner", "unit": "step", "initial": first_step, "total": steps}
+    bar = progress_bar(range(first_step, steps), **options)
     for step in bar:
+        # What a step draws depends on its number alone, and where we save, new clips come anyway. So nothing
+        # else has to be saved.
+        must_save = step % SAVE_STEPS == 0
+        if save and must_save and step > first_step:
+            save({"step": step, "optimizers": [optimizer.state_dict() for optimizer in optimizers]})
+        rng = np.random.default_rng((seed, BATCHES, step))
+
         if step < brief_steps:
             lengths = [1] if step < IMAGES_FIRST * brief_steps else all_lengths
             if step % BRIEF_CLIPS_STEPS == 0 or set(web) != set(lengths):
@@ -558,7 +594,13 @@ def train_captioner(captioner, vae, latent_scale, brief_steps, full_steps, seed=
                 web = caption_scenes(*encoder, *which_clips, describe_briefly)
             batches = [draw_batch(captioner, web, lengths, rng, with_brief=False)]
         else:
-            batches = [draw_batch(captioner, described, all_lengths, rng)]
+            if step >= taught_steps and (must_save or step == taught_steps):
+                own = describe_new(captioner, *encoder, OWN_CLIPS, (seed, ON_THE_WEB, step), all_lengths)
+            if own and step % DESCRIBED_EVERY > 0:
+                lengths = [frames for frames in all_lengths if frames in own]
+                batches = [draw_batch(captioner, own, lengths, rng, with_brief=False)]
+            else:
+                batches = [draw_batch(captioner, described, all_lengths, rng)]
             if step % EXPAND_EVERY == 0:
                 # All prompts that it expands are for videos, so that it learns to tell how things move.
                 batches.append(
@@ -571,22 +613,70 @@ def train_captioner(captioner, vae, latent_scale, brief_steps, full_steps, seed=
             if batch[0] is not None:
                 recent.append(loss.item())
         nn.utils.clip_grad_norm_(captioner.parameters(), 1.0)
+
+        # With its own captions a second training begins: learning rates rise and fall once more.
+        begin, end, rate = (0, taught_steps, 1) if step < taught_steps else (taught_steps, steps, OWN_RATE)
+        schedule = {"total_steps": end - begin, "warmup_steps": 20, "decay_share": 0.7}
         for optimizer, peak in zip(optimizers, (MUON_LR, ADAM_LR), strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = train.learning_rate(step, peak, steps, warmup_steps=20, decay_share=0.7)
+                group["lr"] = train.learning_rate(step - begin, rate * peak, **schedule)
             optimizer.step()
             optimizer.zero_grad()
         bar.set_postfix_str(f"loss with a clip {np.mean(recent):.3f}", refresh=False)
 
 
-def save_captioner(path, captioner, vae, latent_scale):
-    """Writes a captioner and the VAE whose latents it reads into one file."""
+def describe_new(captioner, vae, latent_scale, config, count, seed, lengths):
+    """New clips with captions that the captioner writes, {} or as caption_scenes, of mirror images as well.
+
+    It may read the brief caption of each, which tells it some of the facts. What it then writes need not be
+    right, so a clip is left out unless its captions are to be believed (is_believable)."""
+    rng = np.random.default_rng((*seed, CAPTIONS))
+    captioned = {}
+    for frames, drawn in draw_scenes(config, count, seed, lengths).items():
+        scenes = [scene for scene, _ in drawn]
+        briefs = [describe_briefly(in_any_order(scene, rng), rng, facts_of) for scene, facts_of in drawn]
+        latents = []
+        captions = []
+        for axes, swaps in MIRRORS[:2]:  # as it is, and from left to right
+            clips = encode_scenes(vae, latent_scale, config, scenes, frames, axes)
+            latents.append(clips)
+            written = []
+            for first in range(0, len(clips), BATCH):
+                swapped = [swap_words(brief, swaps) for brief in briefs[first : first + BATCH]]
+                written += recaption(captioner, clips[first : first + BATCH], swapped)
+            captions.append(written)
+
+        examples = []
+        for clip, (scene, facts_of) in enumerate(drawn):
+            caption, of_mirror = captions[0][clip], captions[1][clip]
+            if not is_believable(briefs[clip], caption, of_mirror):
+                continue
+            examples.append(Example(clip, scene, facts_of, caption, swaps={}))
+            if may_be_shown(scene, LEFT_RIGHT):
+                examples.append(Example(len(drawn) + clip, scene, facts_of, of_mirror, swaps={}))
+        if examples:
+            captioned[frames] = (examples, torch.cat(latents))
+    return captioned
+
+
+def is_believable(brief, caption, of_mirror):
+    """Whether a caption keeps all that the brief one tells, and the mirror image's tells just the same facts.
+    It sees another clip, so it rarely makes the same mistake."""
+    kept, asked = count_kept(brief, caption)
+    return kept == asked and facts_told(caption) == facts_told(swap_words(of_mirror, LEFT_RIGHT))
+
+
+def save_captioner(path, captioner, vae, latent_scale, training=None):
+    """Writes a captioner and the VAE whose latents it reads into one file.
+
+    training    None, or of one that is still trained: what goes on from there needs to know"""
     save_checkpoint(path, {
         "config": asdict(captioner.config),
         "words": captioner.words,
         "captioner": captioner.state_dict(),
         "vae": vae.state_dict(),
         "latent_scale": latent_scale,
+        "training": training,
     })
 
 
@@ -763,30 +853,59 @@ def make_parser():
     add("--brief-steps", type=int, default=800, metavar="N", help=brief_help)
     full_help = f"train: steps on full captions of {DESCRIBED_CLIPS:,} clips"
     add("--full-steps", type=int, default=5400, metavar="N", help=full_help)
+    own_help = "train: then, steps on these and on its own captions of new clips"
+    add("--own-steps", type=int, default=4200, metavar="N", help=own_help)
+    add("--resume", action="store_true", help="train: go on after an interruption; repeat all other flags")
     add("--clips", type=int, default=512, metavar="N", help="score: new clips")
     add("--seed", type=int, default=0, metavar="N", help="train, expand: for other draws")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     return parser
 
 
-def main():
-    args = make_parser().parse_args()
-    check_at_least(args, brief_steps=0, full_steps=1, clips=1, seed=0)
-    example = EXAMPLES.get(args.what)
-    if example and not args.input:
-        raise BadInput(f"{args.what}: expected more, for example {args.what} {example}")
-    device = pick_device(args.device)
-    if args.what == "train":
+def train_and_save(args, device):
+    """The command `train`. On the way it saves into a file of its own, from which --resume goes on."""
+    path = Path(args.captioner)
+    unfinished = path.with_suffix(".unfinished.pt")
+    settings = {name: getattr(args, name) for name in ("brief_steps", "full_steps", "own_steps", "seed")}
+    if args.resume:
+        parts = load_captioner(unfinished, device)
+        begun = read_file(unfinished)["training"]
+        if begun["settings"] != settings:
+            flags = [f"--{name.replace('_', '-')} {value}" for name, value in begun["settings"].items()]
+            raise BadInput(f"--resume: {unfinished} was begun with {' '.join(flags)}; expected the same")
+    else:
+        if unfinished.exists():
+            raise BadInput(f"{unfinished}: of an interrupted training; expected --resume, or delete it first")
+        begun = None
         model = load_model(args.checkpoint, device)
         if not model.config.scenes or not video_lengths(model.config):
             expected = "expected a model of the rich world's videos (the knobs `scenes` and `lengths`)"
             raise BadInput(f"--checkpoint {args.checkpoint}: {expected}")
         parts = (new_captioner(model, args.seed), model.vae, model.latent_scale)
-        Path(args.captioner).parent.mkdir(parents=True, exist_ok=True)
-        train_captioner(*parts, args.brief_steps, args.full_steps, args.seed)
-        save_captioner(args.captioner, *parts)
-        next_command = f"python recaption.py score --captioner {args.captioner}"
-        print(f"{args.captioner} is trained; next: {next_command}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def save(state):
+        save_captioner(unfinished, *parts, training=state | {"settings": settings})
+
+    train_captioner(*parts, **settings, begun=begun, save=save)
+    if path.exists():
+        kept = train.unused_path(path)
+        path.replace(kept)
+        print(f"the last captioner is now {kept}")
+    save_captioner(path, *parts)
+    unfinished.unlink(missing_ok=True)
+    print(f"{path} is trained; next: python recaption.py score --captioner {path}")
+
+
+def main():
+    args = make_parser().parse_args()
+    check_at_least(args, brief_steps=0, full_steps=1, own_steps=0, clips=1, seed=0)
+    example = EXAMPLES.get(args.what)
+    if example and not args.input:
+        raise BadInput(f"{args.what}: expected more, for example {args.what} {example}")
+    device = pick_device(args.device)
+    if args.what == "train":
+        train_and_save(args, device)
         return
 
     parts = load_captioner(args.captioner, device)

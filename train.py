@@ -703,21 +703,21 @@ def make_folder(args, config):
     old = folder / "model.pt"
     is_resumed = args.resume and old.exists() and old.samefile(args.resume)
     if old.exists() and not is_resumed:
-        kept = unused_path(folder)
+        kept = unused_path(old)
         os.replace(old, kept)
         print(f"the last run's model is now {kept}")
     distributed.mark(folder)
     return folder
 
 
-def unused_path(folder):
-    """Where the last run's model goes: model.before.pt, or else model.before-2.pt, model.before-3.pt ..."""
-    path = folder / "model.before.pt"
+def unused_path(path):
+    """Where a run's old file goes: model.before.pt, or else model.before-2.pt, model.before-3.pt ..."""
+    kept = path.with_suffix(f".before{path.suffix}")
     number = 1
-    while path.exists():
+    while kept.exists():
         number += 1
-        path = folder / f"model.before-{number}.pt"
-    return path
+        kept = path.with_suffix(f".before-{number}{path.suffix}")
+    return kept
 
 
 def finish(trainer, folder):

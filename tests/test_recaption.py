@@ -257,15 +257,15 @@ def test_it_learns_brief_captions_of_new_clips_then_full_ones_of_the_described(w
         has_gradients.append(any(p.grad is not None for p in captioner.parameters()))
         return caption_loss(captioner, latents, brief, caption)
 
-    def rate(step, peak, steps, **options):
-        rates.append((step, steps))
+    def rate(step, peak, total_steps, **options):
+        rates.append((step, total_steps))
         return 0.01
 
     monkeypatch.setattr(recaption, "caption_loss", spy)
     monkeypatch.setattr(train, "learning_rate", rate)
     model = load_model(world_model)
     captioner = recaption.new_captioner(model)
-    recaption.train_captioner(captioner, model.vae, model.latent_scale, 2, 3)
+    recaption.train_captioner(captioner, model.vae, model.latent_scale, 2, 3, 0)
 
     # Two steps on brief captions, which are not given: they are to be written. Each has clips of its own.
     (first, no_brief, brief_captions), (second, _, _), with_clip, without, *later = seen
@@ -283,6 +283,101 @@ def test_it_learns_brief_captions_of_new_clips_then_full_ones_of_the_described(w
     # A step begins without gradients; those of the last one's two batches are added. One schedule for all.
     assert has_gradients == [False, False, False, True, False, False, True]
     assert set(rates) == {(step, 5) for step in range(5)}
+
+
+def test_then_most_steps_are_on_its_own_captions_of_new_clips(world_model, monkeypatch):
+    monkeypatch.setattr(recaption, "DESCRIBED_CLIPS", 3)
+    monkeypatch.setattr(recaption, "BATCH", 2)
+    monkeypatch.setattr(recaption, "SAVE_STEPS", 4)
+    monkeypatch.setattr(recaption, "describe_fully", lambda scene, rng, choose: "star")
+    described_at = []
+    seen = []
+    rates = []
+
+    def describe_new(captioner, vae, latent_scale, config, count, seed, lengths):
+        described_at.append(seed[-1])
+        latents = torch.zeros(1, *captioner_input)
+        return {5: ([Example(0, None, facts, "cross", {})], latents)}
+
+    def spy(captioner, latents, brief, caption):
+        [word] = {WORDS[i - 1] for i in caption[:, 0].tolist()}
+        seen.append((word, bool(brief.any())))
+        return caption_loss(captioner, latents, brief, caption)
+
+    def rate(step, peak, total_steps, **options):
+        rates.append((step, total_steps, peak))
+        return 0.01
+
+    captioner_input = (CONFIG.latent_channels, 2, 4, 6)
+    monkeypatch.setattr(recaption, "describe_new", describe_new)
+    monkeypatch.setattr(recaption, "caption_loss", spy)
+    monkeypatch.setattr(recaption, "EXPAND_EVERY", 100)
+    monkeypatch.setattr(train, "learning_rate", rate)
+    model = load_model(world_model)
+    captioner = recaption.new_captioner(model)
+    recaption.train_captioner(captioner, model.vae, model.latent_scale, 0, 3, 6)
+
+    # They are written at once, and anew wherever the training is saved, by a captioner that knows more.
+    assert described_at == [3, 4, 8]
+    # Step 0 alone had two batches, of which the second expanded prompts.
+    del seen[1]
+    own = [step for step, (word, _) in enumerate(seen) if word == "cross"]
+    assert own == [3, 5, 6, 7]
+    # What it sees is what it has to tell: it is given no brief caption then.
+    assert not any(has_brief for word, has_brief in seen if word == "cross")
+    # Learning rates rise and fall once more, half as high: Muon's here, AdamW's between them.
+    taught = [(step, 3, recaption.MUON_LR) for step in range(3)]
+    assert rates[::2] == taught + [(step, 6, recaption.MUON_LR / 2) for step in range(6)]
+
+
+BRIEF = "a red ball moving left"
+CAPTION = "a small red circle moving left slowly over stripes"
+OF_MIRROR = "a small red circle moving right slowly on stripes"
+
+
+@pytest.mark.parametrize("caption, of_mirror, expected", [
+    (CAPTION, OF_MIRROR, True),
+    # It contradicts the brief caption, or its mirror image.
+    (CAPTION.replace("red", "blue"), OF_MIRROR.replace("red", "blue"), False),
+    (CAPTION, CAPTION, False),
+    (CAPTION, OF_MIRROR.replace("small", "large"), False),
+    # Of a place it is not sure.
+    (CAPTION + " the red circle is left of the blue star", OF_MIRROR, False),
+])
+def test_a_caption_is_believed_that_fits_the_brief_one_and_the_mirror_image(caption, of_mirror, expected):
+    assert recaption.is_believable(BRIEF, caption, of_mirror) == expected
+
+
+def test_new_clips_are_described_with_brief_captions_and_those_believed_are_kept(captioner, monkeypatch):
+    scene = Scene([Thing("circle", "red", SIZES["small"], (0.2, 0.3), "left", "slowly")])
+    drawn = {5: 3 * [(scene, facts)], 9: [(scene, facts)]}
+    monkeypatch.setattr(recaption, "BATCH", 2)
+    monkeypatch.setattr(recaption, "draw_scenes", lambda *args: drawn)
+    monkeypatch.setattr(recaption, "describe_briefly", lambda scene, rng, choose: BRIEF)
+    # Of three clips of five frames, the second is not believed; nor is the one of nine.
+    answers = [[CAPTION, CAPTION], [CAPTION], [OF_MIRROR, CAPTION], [OF_MIRROR], [CAPTION], [CAPTION]]
+    given = []
+
+    def write(captioner, latents, captions):
+        given.append((len(latents), captions))
+        return answers.pop(0)
+
+    monkeypatch.setattr(recaption, "recaption", write)
+    vae = VAE(CONFIG)
+    scale = torch.tensor(1.0)
+    own = recaption.describe_new(captioner, vae, scale, CONFIG, 4, (0, 1), [5, 9])
+    mirrored = recaption.swap_words(BRIEF, LEFT_RIGHT)
+    assert given[:4] == [(2, 2 * [BRIEF]), (1, [BRIEF]), (2, 2 * [mirrored]), (1, [mirrored])]
+
+    [(frames, (examples, latents))] = own.items()
+    assert frames == 5
+    told = [(example.clip, example.caption, example.swaps) for example in examples]
+    assert told == [(0, CAPTION, {}), (3, OF_MIRROR, {}), (2, CAPTION, {}), (5, OF_MIRROR, {})]
+    clip = render(scene, 5, 16, 24, CONFIG.fps)
+    for example in examples:
+        seen = clip if example.caption == CAPTION else np.flip(clip, 2)
+        expected = recaption.encode_clips(vae, scale, seen[None].copy())[0]
+        torch.testing.assert_close(latents[example.clip], expected)
 
 
 def test_the_longest_clips_come_twice_as_often():
@@ -447,7 +542,7 @@ def trained(world_model, command, tmp_path, monkeypatch):
     monkeypatch.setattr(recaption, "BATCH", 2)
     path = tmp_path / "captioner.pt"
     words = ["train", "--checkpoint", world_model, "--captioner", path, "--brief-steps", 1, "--full-steps", 1]
-    words += ["--device", "cpu"]
+    words += ["--own-steps", 0, "--device", "cpu"]
     code, out, err = command(recaption, *words)
     assert code == 0, err
     assert out == f"{path} is trained; next: python recaption.py score --captioner {path}\n"
@@ -457,6 +552,69 @@ def trained(world_model, command, tmp_path, monkeypatch):
     monkeypatch.setattr(recaption, "DRAWS", 2)
     monkeypatch.setattr(recaption, "EXPANSIONS", 2)
     return path
+
+
+@pytest.fixture
+def training_words(world_model, tmp_path, monkeypatch):
+    """The words of a training of six steps, two of each stage, that saves before the third and the fifth."""
+    monkeypatch.setattr(recaption, "DESCRIBED_CLIPS", 3)
+    monkeypatch.setattr(recaption, "BRIEF_CLIPS", 3)
+    monkeypatch.setattr(recaption, "OWN_CLIPS", 3)
+    monkeypatch.setattr(recaption, "BATCH", 2)
+    monkeypatch.setattr(recaption, "SAVE_STEPS", 2)
+    monkeypatch.setattr(recaption, "MAX_WORDS", 4)
+    monkeypatch.setattr(recaption, "is_believable", lambda *captions: True)
+    words = ["train", "--checkpoint", world_model, "--captioner", tmp_path / "captioner.pt"]
+    return [*words, "--brief-steps", 2, "--full-steps", 2, "--own-steps", 2, "--device", "cpu"]
+
+
+@pytest.mark.parametrize("last_step", [3, 5])
+def test_an_interrupted_training_goes_on_as_if_nothing_had_been(
+    training_words, command, tmp_path, monkeypatch, last_step
+):
+    code, _, err = command(recaption, *training_words)
+    assert code == 0, err
+    whole = torch.load(tmp_path / "captioner.pt", weights_only=True)
+    (tmp_path / "captioner.pt").unlink()
+
+    steps = []
+
+    def interrupt(captioner, *batch):
+        steps.append(len(batch[2]))
+        if len(steps) > last_step:
+            raise KeyboardInterrupt
+        return caption_loss(captioner, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recaption, "caption_loss", interrupt)
+        code, _, _ = command(recaption, *training_words)
+    assert code == 130
+    assert not (tmp_path / "captioner.pt").exists()
+
+    # It begins anew only if that is what is meant, and goes on only as it began.
+    code, _, err = command(recaption, *training_words)
+    assert code == 2
+    assert "of an interrupted training; expected --resume, or delete it first" in err
+    code, _, err = command(recaption, *training_words, "--resume", "--seed", 1)
+    assert code == 2
+    assert "was begun with --brief-steps 2 --full-steps 2 --own-steps 2 --seed 0; expected the same" in err
+
+    code, _, err = command(recaption, *training_words, "--resume")
+    assert code == 0, err
+    resumed = torch.load(tmp_path / "captioner.pt", weights_only=True)
+    for name, weights in whole["captioner"].items():
+        assert torch.equal(weights, resumed["captioner"][name]), name
+    assert not (tmp_path / "captioner.unfinished.pt").exists()
+
+
+def test_the_last_captioner_is_kept(trained, world_model, command):
+    before = trained.read_bytes()
+    words = ["train", "--checkpoint", world_model, "--captioner", trained, "--brief-steps", 0]
+    code, out, err = command(recaption, *words, "--full-steps", 1, "--own-steps", 0, "--device", "cpu")
+    assert code == 0, err
+    kept = trained.with_name("captioner.before.pt")
+    assert f"the last captioner is now {kept}\n" in out
+    assert kept.read_bytes() == before
 
 
 def test_it_begins_as_the_video_model_at_noise_level_0(world_model):
