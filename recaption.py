@@ -542,89 +542,6 @@ def new_captioner(model, seed=0):
     return captioner
 
 
-def train_captioner(
-    captioner, vae, latent_scale, brief_steps, full_steps, own_steps, seed=0, begun=None, save=None
-):
-    """Trains a captioner on clips of the world, which it sees as latents of this VAE.
-
-    brief_steps     on brief captions of ever new clips, as there are plenty on the web: at first of images
-                    alone, which cost less than videos and show all but motion
-    full_steps      then, on full captions of DESCRIBED_CLIPS images and videos and of their mirrors
-    own_steps       then, in one step of DESCRIBED_EVERY on these, in all others on clips that it described
-                    itself (describe_new)
-    begun           None, or what `save` was called with: the training goes on from there, exactly
-    save            None, or called every SAVE_STEPS with all that the weights alone do not tell
-
-    After the first stage, one step in EXPAND_EVERY also expands brief captions of the videos, without a
-    clip."""
-    config = captioner.config
-    matrices = [p for p in captioner.blocks.parameters() if p.ndim > 1]
-    matrices.append(captioner.stem_embedding.weight)
-    qkv = [block.qkv.weight for block in captioner.blocks]
-    optimizers = train.make_optimizers(captioner, matrices, MUON_LR, ADAM_LR, three_in_one=qkv)
-    first_step = 0
-    if begun:
-        first_step = begun["step"]
-        for optimizer, state in zip(optimizers, begun["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-
-    encoder = (vae, latent_scale, config)
-    all_lengths = training_lengths(config)
-    which_clips = (DESCRIBED_CLIPS, (seed, DESCRIBED), all_lengths)
-    described = caption_scenes(*encoder, *which_clips, describe_fully, DESCRIPTIONS, MIRRORS)
-    taught_steps = brief_steps + full_steps
-    steps = taught_steps + own_steps
-    web = {}
-    own = {}
-    recent = collections.deque(maxlen=100)
-    options = {"desc": "captioner", "unit": "step", "initial": first_step, "total": steps}
-    bar = progress_bar(range(first_step, steps), **options)
-    for step in bar:
-        # What a step draws depends on its number alone, and where we save, new clips come anyway. So nothing
-        # else has to be saved.
-        must_save = step % SAVE_STEPS == 0
-        if save and must_save and step > first_step:
-            save({"step": step, "optimizers": [optimizer.state_dict() for optimizer in optimizers]})
-        rng = np.random.default_rng((seed, BATCHES, step))
-
-        if step < brief_steps:
-            lengths = [1] if step < IMAGES_FIRST * brief_steps else all_lengths
-            if step % BRIEF_CLIPS_STEPS == 0 or set(web) != set(lengths):
-                which_clips = (BRIEF_CLIPS, (seed, ON_THE_WEB, step), lengths)
-                web = caption_scenes(*encoder, *which_clips, describe_briefly)
-            batches = [draw_batch(captioner, web, lengths, rng, with_brief=False)]
-        else:
-            if step >= taught_steps and (must_save or step == taught_steps):
-                own = describe_new(captioner, *encoder, OWN_CLIPS, (seed, ON_THE_WEB, step), all_lengths)
-            if own and step % DESCRIBED_EVERY > 0:
-                lengths = [frames for frames in all_lengths if frames in own]
-                batches = [draw_batch(captioner, own, lengths, rng, with_brief=False)]
-            else:
-                batches = [draw_batch(captioner, described, all_lengths, rng)]
-            if step % EXPAND_EVERY == 0:
-                # All prompts that it expands are for videos, so that it learns to tell how things move.
-                batches.append(
-                    draw_batch(captioner, described, video_lengths(config), rng, with_clip=False)
-                )
-        for batch in batches:
-            with autocast(config.precision, latent_scale.device):
-                loss = caption_loss(captioner, *batch)
-            loss.backward()
-            if batch[0] is not None:
-                recent.append(loss.item())
-        nn.utils.clip_grad_norm_(captioner.parameters(), 1.0)
-
-        # With its own captions a second training begins: learning rates rise and fall once more.
-        begin, end, rate = (0, taught_steps, 1) if step < taught_steps else (taught_steps, steps, OWN_RATE)
-        schedule = {"total_steps": end - begin, "warmup_steps": 20, "decay_share": 0.7}
-        for optimizer, peak in zip(optimizers, (MUON_LR, ADAM_LR), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = train.learning_rate(step - begin, rate * peak, **schedule)
-            optimizer.step()
-            optimizer.zero_grad()
-        bar.set_postfix_str(f"loss with a clip {np.mean(recent):.3f}", refresh=False)
-
-
 def describe_new(captioner, vae, latent_scale, config, count, seed, lengths):
     """New clips with captions that the captioner writes, {} or as caption_scenes, of mirror images as well.
 
@@ -664,6 +581,113 @@ def is_believable(brief, caption, of_mirror):
     It sees another clip, so it rarely makes the same mistake."""
     kept, asked = count_kept(brief, caption)
     return kept == asked and facts_told(caption) == facts_told(swap_words(of_mirror, LEFT_RIGHT))
+
+
+class Curriculum:
+    """What each step of the training learns from: three stages, the second with something to expand as well.
+
+    brief_steps     on brief captions of ever new clips, as there are plenty on the web: at first of images
+                    alone, which cost less than videos and show all but motion
+    full_steps      then, on full captions of DESCRIBED_CLIPS images and videos and of their mirrors
+    own steps       all others: in one of DESCRIBED_EVERY on these, in the rest on clips that the captioner
+                    described itself (describe_new)
+
+    Except in the first stage, one step in EXPAND_EVERY also expands brief captions, without a clip.
+
+    What a step draws depends on (seed, step), so a training can go on from any step. What the captioner has
+    described itself depends on how much it knew, so it can go on from those steps only in which it describes
+    new clips in any case, the multiples of SAVE_STEPS."""
+
+    def __init__(self, captioner, vae, latent_scale, brief_steps, full_steps, seed):
+        self.captioner = captioner
+        self.encoder = (vae, latent_scale, captioner.config)
+        self.brief_steps = brief_steps
+        self.taught_steps = brief_steps + full_steps
+        self.seed = seed
+        self.lengths = training_lengths(captioner.config)
+        which_clips = (DESCRIBED_CLIPS, (seed, DESCRIBED), self.lengths)
+        self.described = caption_scenes(*self.encoder, *which_clips, describe_fully, DESCRIPTIONS, MIRRORS)
+        self.web = {}
+        self.own = {}
+
+    def batches(self, step):
+        """The batches of one step, one or two: [(latents or None, brief, caption), ...]."""
+        rng = np.random.default_rng((self.seed, BATCHES, step))
+        if step < self.brief_steps:
+            return [self.brief_batch(step, rng)]
+        if step < self.taught_steps:
+            batches = [draw_batch(self.captioner, self.described, self.lengths, rng)]
+        else:
+            batches = [self.own_batch(step, rng)]
+        if step % EXPAND_EVERY == 0:
+            # All prompts that it expands are for videos, so that it learns to tell how things move.
+            lengths = video_lengths(self.captioner.config)
+            batches.append(draw_batch(self.captioner, self.described, lengths, rng, with_clip=False))
+        return batches
+
+    def brief_batch(self, step, rng):
+        lengths = [1] if step < IMAGES_FIRST * self.brief_steps else self.lengths
+        if step % BRIEF_CLIPS_STEPS == 0 or set(self.web) != set(lengths):
+            which_clips = (BRIEF_CLIPS, (self.seed, ON_THE_WEB, step), lengths)
+            self.web = caption_scenes(*self.encoder, *which_clips, describe_briefly)
+        return draw_batch(self.captioner, self.web, lengths, rng, with_brief=False)
+
+    def own_batch(self, step, rng):
+        if step % SAVE_STEPS == 0 or step == self.taught_steps:
+            which_clips = (OWN_CLIPS, (self.seed, ON_THE_WEB, step), self.lengths)
+            self.own = describe_new(self.captioner, *self.encoder, *which_clips)
+        # It may be that it describes nothing in a way to be believed, or no clips of one length.
+        lengths = [frames for frames in self.lengths if frames in self.own]
+        if not lengths or step % DESCRIBED_EVERY == 0:
+            return draw_batch(self.captioner, self.described, self.lengths, rng)
+        return draw_batch(self.captioner, self.own, lengths, rng, with_brief=False)
+
+
+def train_captioner(
+    captioner, vae, latent_scale, brief_steps, full_steps, own_steps, seed=0, begun=None, save=None
+):
+    """Trains a captioner on clips of the world, which it sees as latents of this VAE.
+
+    brief_steps, full_steps, own_steps, seed    as Curriculum says
+    begun   None, or what `save` was called with: the training goes on from there, exactly
+    save    None, or called every SAVE_STEPS with all that is needed besides the captioner's weights"""
+    matrices = [p for p in captioner.blocks.parameters() if p.ndim > 1]
+    matrices.append(captioner.stem_embedding.weight)
+    qkv = [block.qkv.weight for block in captioner.blocks]
+    optimizers = train.make_optimizers(captioner, matrices, MUON_LR, ADAM_LR, three_in_one=qkv)
+    first_step = 0
+    if begun:
+        first_step = begun["step"]
+        for optimizer, state in zip(optimizers, begun["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+
+    curriculum = Curriculum(captioner, vae, latent_scale, brief_steps, full_steps, seed)
+    taught_steps = brief_steps + full_steps
+    steps = taught_steps + own_steps
+    recent = collections.deque(maxlen=100)
+    options = {"desc": "captioner", "unit": "step", "initial": first_step, "total": steps}
+    bar = progress_bar(range(first_step, steps), **options)
+    for step in bar:
+        if save and step % SAVE_STEPS == 0 and step > first_step:
+            save({"step": step, "optimizers": [optimizer.state_dict() for optimizer in optimizers]})
+
+        for batch in curriculum.batches(step):
+            with autocast(captioner.config.precision, latent_scale.device):
+                loss = caption_loss(captioner, *batch)
+            loss.backward()
+            if batch[0] is not None:
+                recent.append(loss.item())
+        nn.utils.clip_grad_norm_(captioner.parameters(), 1.0)
+
+        # With its own captions a second training begins: learning rates rise and fall once more.
+        begin, end, rate = (0, taught_steps, 1) if step < taught_steps else (taught_steps, steps, OWN_RATE)
+        schedule = {"total_steps": end - begin, "warmup_steps": 20, "decay_share": 0.7}
+        for optimizer, peak in zip(optimizers, (MUON_LR, ADAM_LR), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = train.learning_rate(step - begin, rate * peak, **schedule)
+            optimizer.step()
+            optimizer.zero_grad()
+        bar.set_postfix_str(f"loss with a clip {np.mean(recent):.3f}", refresh=False)
 
 
 def save_captioner(path, captioner, vae, latent_scale, training=None):
@@ -868,6 +892,8 @@ def train_and_save(args, device):
     unfinished = path.with_suffix(".unfinished.pt")
     settings = {name: getattr(args, name) for name in ("brief_steps", "full_steps", "own_steps", "seed")}
     if args.resume:
+        if not unfinished.exists():
+            raise BadInput(f"--resume: there is no {unfinished}; expected an interrupted training")
         parts = load_captioner(unfinished, device)
         begun = read_file(unfinished)["training"]
         if begun["settings"] != settings:

@@ -806,6 +806,7 @@ def test_a_model_of_images_alone_cannot_begin_a_captioner(world_model, command):
 @pytest.mark.parametrize("words, answer", [
     (["describe"], "describe: expected more, for example describe clip.mp4"),
     (["score", "--captioner", "nowhere.pt"], "checkpoint nowhere.pt: cannot be read"),
+    (["train", "--resume"], "--resume: there is no out/recaption/captioner.unfinished.pt; expected"),
     (["train", "--checkpoint", "{simple}"], "expected a model of the rich world's videos"),
     (["score", "--captioner", "{simple}"], "expected a file that `python recaption.py train` has written"),
 ])
