@@ -21,26 +21,29 @@ it, to the clip and to the brief caption:
 With a clip it says what is seen, and the brief caption, if there is one, is a hint. Without a clip it keeps
 what the brief caption says and invents the rest, as GPT-4 does for DALL·E 3. The blocks are dit.py's. There
 is no diffusion here, so no noise level shifts and scales the tokens: each block does so by its own learned
-offset, the same for all tokens. New is a second path beside the patch embedding, a few convolutions whose
-output is cut into the same patches and added: in a short clip a slow thing moves by less than a patch, so
-neighbouring frames have to be compared more finely than that.
+offset, the same for all tokens. And there is a second path beside the patch embedding, a few convolutions
+whose output is cut into the same patches and added: in a short clip a slow thing moves by less than a patch,
+so neighbouring frames have to be compared more finely than that.
 
 Described clips are few, and a network that sees them often learns their captions by heart. So each gets
 several captions, as if from different people: in other words, and with its things in another order. Clips are
 also shown mirrored, with words such as "left" and "right" swapped, and with noise on their latents. Prompts
 to be expanded have no clip to match, so their colours are swapped too.
 
-New clips differ all the same, so in the end the captioner describes some itself, and learns from what it
-wrote where that is to be believed: where it keeps all that the clip's brief caption tells, which it may read,
-and where its caption of the mirror image tells the same. What it learns from is right more often than it is.
+New clips differ from the described ones all the same. So in a last stage the captioner describes new clips
+itself and learns from those of its captions that can be believed. It reads each clip's brief caption, and
+describes the clip and its mirror image. A caption is believed if it keeps all that the brief one tells, and
+if the mirror image's caption tells the same. Then it has to write this caption without the brief one, and
+from noisy latents. So what it learns from is right more often than what it would write unaided.
 
 Papers
-    Recaptioning, in these two stages, and prompt expansion: Betker et al. 2023 (DALL·E 3), sec. 2 and
+    Recaptioning, its first two stages, and prompt expansion: Betker et al. 2023 (DALL·E 3), sec. 2 and
         appendix C,
         https://cdn.openai.com/papers/dall-e-3.pdf
-    Learning from its own captions, those left out that do not fit: CapFilt in BLIP, Li et al. 2022, sec. 3.3,
-        https://arxiv.org/abs/2201.12086; the student sees noise and the teacher none: Noisy Student, Xie et
-        al. 2020, https://arxiv.org/abs/1911.04252
+    Learning from its own captions, without those that do not fit: CapFilt in BLIP, Li et al. 2022, sec. 3.3,
+        https://arxiv.org/abs/2201.12086
+    The student sees noise, the teacher none: Noisy Student, Xie et al. 2020,
+        https://arxiv.org/abs/1911.04252
     A captioner that is a language model over an image's tokens: GIT, Wang et al. 2022,
         https://arxiv.org/abs/2205.14100
     Convolutions before the patches, there in the place of the patch embedding: Xiao et al. 2021,
@@ -49,7 +52,8 @@ Papers
         https://arxiv.org/abs/1504.00325
 
 Where we differ: DALL·E 3's captioner begins as a CLIP and a pretrained language model, ours as the video
-model, which has learned the few words of its world; its expander is GPT-4.
+model, which has learned the few words of its world; its expander is GPT-4. CapFilt's filter is a network,
+ours asks whether captions agree. Noisy Student trains a new student, ours is the teacher itself.
 
 Letters
     B       clips in a batch
@@ -118,13 +122,13 @@ DESCRIBED_CLIPS = 3000
 DESCRIPTIONS = 5  # full captions of each described clip
 BRIEF_CLIPS = 600  # clips with brief captions that are drawn at a time
 BRIEF_CLIPS_STEPS = 50  # steps before they are replaced by new ones
-OWN_CLIPS = 1200  # clips that it describes itself at a time
-DESCRIBED_EVERY = 4  # then one step in so many is on described clips, the others on those
-OWN_RATE = 0.5  # times the learning rates of before, so that it does not forget how to describe
-SAVE_STEPS = 400  # steps before these are replaced, and between saves
+OWN_CLIPS = 1200  # clips that it describes itself at a time, in the last stage
+OWN_CLIPS_STEPS = 400  # steps before they are replaced by new ones
+OWN_RATE = 0.5  # factor on the learning rates in the last stage, so that it does not forget what it knows
+SAVE_STEPS = OWN_CLIPS_STEPS  # steps between saves: Curriculum says why
 BATCH = 24
 IMAGES_FIRST = 0.5  # the share of brief_steps in which the clips are images only
-EXPAND_EVERY = 4  # one step in so many on full captions also expands prompts
+EXPAND_EVERY = 4  # after the first stage, one step in so many also expands prompts
 MUON_LR = 0.02
 ADAM_LR = 2e-3
 NO_BRIEF = 0.3  # how often the captioner learns to do without the brief caption
@@ -233,7 +237,7 @@ class Captioner(nn.Module):
     def forward(self, latents, brief, said, caches=None):
         """The words so far → the logits of each next one, (B, K + 1, V + 1): after BEGIN and after each word.
 
-        latents (B, Z, f, h, w) or None, brief (B, S), said (B, K) word ids of the caption, 0 ≤ K < L.
+        latents (B, Z, f, h, w) or None, brief (B, S), said (B, K) word ids of the caption, 0 ≤ K < MAX_WORDS.
         caches: None, or a KeyValueCache for each block, which is added to. Then only tokens that they do not
         hold yet go through the blocks, and only the logits after these are returned."""
         B, K = said.shape
@@ -254,15 +258,15 @@ class Captioner(nn.Module):
         visible = (token[None, :] <= token[:, None]) | (token[None, :] < prefix_length)  # (N, N)
 
         # Of earlier tokens the blocks need only keys and values, which the caches hold.
-        cached = caches[0].length if caches else 0
-        if cached:
-            x = words[:, cached - prefix_length :]                                 # (B, n, D)
+        cached_length = caches[0].length if caches else 0
+        if cached_length:
+            x = words[:, cached_length - prefix_length :]                          # (B, n, D)
         else:
             clip = [] if latents is None else [self.embed_clip(latents, grid)]
             x = torch.cat([*clip, self.brief_embedding(brief), words], 1)          # (B, N, D)
-        n = N - cached
-        visible = visible[cached:]                                                 # (n, N)
-        positions = positions[cached:].to(x.device)                                # (n, 3)
+        n = N - cached_length
+        visible = visible[cached_length:]                                          # (n, N)
+        positions = positions[cached_length:].to(x.device)                         # (n, 3)
 
         cos, sin = rope(positions, self.config.dit_head_dim)                       # (n, head_dim / 2)
         cos = cos.repeat(B, 1)[:, None]                                            # (B n, 1, head_dim / 2)
@@ -277,7 +281,7 @@ class Captioner(nn.Module):
         x = x.flatten(0, 1)                                                        # (B n, D)
         for block, cache in zip(self.blocks, caches or len(self.blocks) * [None], strict=True):
             x = block(x, modulation, same_for_all, cos, sin, [(B, n)], visible, cache)
-        x = x.unflatten(0, (B, n))[:, max(0, prefix_length - cached) :]            # (B, K + 1 or less, D)
+        x = x.unflatten(0, (B, n))[:, max(0, prefix_length - cached_length) :]     # (B, K + 1 or less, D)
         return self.word_linear(layer_norm(x)).float()
 
     def embed_clip(self, latents, grid):
@@ -390,7 +394,7 @@ def encode_scenes(vae, latent_scale, config, scenes, frames, mirrored_axes=()):
 class Example:
     """A clip of the world, perhaps mirrored, and one caption."""
     clip: int  # the index of its latents, which are those of the mirrored clip
-    scene: Scene  # not mirrored, its things in the caption's order
+    scene: Scene  # not mirrored, its things in the order of a caption of describe_fully
     facts_of: Callable  # `facts` or facts_of_image
     caption: str  # of the clip that is not mirrored
     swaps: dict  # the words to swap so that the caption fits the mirrored clip, {} without a mirror
@@ -543,25 +547,27 @@ def new_captioner(model, seed=0):
 
 
 def describe_new(captioner, vae, latent_scale, config, count, seed, lengths):
-    """New clips with captions that the captioner writes, {} or as caption_scenes, of mirror images as well.
+    """New clips, and their mirror images, with captions that the captioner writes → as caption_scenes, without
+    the lengths of which there are none.
 
     It may read the brief caption of each, which tells it some of the facts. What it then writes need not be
-    right, so a clip is left out unless its captions are to be believed (is_believable)."""
+    right, so a clip is left out unless its captions are to be believed (is_believable). Those left out are
+    above all the difficult ones."""
     rng = np.random.default_rng((*seed, CAPTIONS))
     captioned = {}
     for frames, drawn in draw_scenes(config, count, seed, lengths).items():
         scenes = [scene for scene, _ in drawn]
         briefs = [describe_briefly(in_any_order(scene, rng), rng, facts_of) for scene, facts_of in drawn]
         latents = []
-        captions = []
-        for axes, swaps in MIRRORS[:2]:  # as it is, and from left to right
+        captions = []  # two lists, of the clips and of their mirror images
+        for axes, swaps in (MIRRORS[0], MIRRORS[1]):  # as it is, and from left to right
             clips = encode_scenes(vae, latent_scale, config, scenes, frames, axes)
             latents.append(clips)
             written = []
             for first in range(0, len(clips), BATCH):
                 swapped = [swap_words(brief, swaps) for brief in briefs[first : first + BATCH]]
                 written += recaption(captioner, clips[first : first + BATCH], swapped)
-            captions.append(written)
+            captions.append([swap_words(caption, swaps) for caption in written])
 
         examples = []
         for clip, (scene, facts_of) in enumerate(drawn):
@@ -570,39 +576,43 @@ def describe_new(captioner, vae, latent_scale, config, count, seed, lengths):
                 continue
             examples.append(Example(clip, scene, facts_of, caption, swaps={}))
             if may_be_shown(scene, LEFT_RIGHT):
-                examples.append(Example(len(drawn) + clip, scene, facts_of, of_mirror, swaps={}))
+                examples.append(Example(len(drawn) + clip, scene, facts_of, of_mirror, LEFT_RIGHT))
         if examples:
             captioned[frames] = (examples, torch.cat(latents))
     return captioned
 
 
 def is_believable(brief, caption, of_mirror):
-    """Whether a caption keeps all that the brief one tells, and the mirror image's tells just the same facts.
-    It sees another clip, so it rarely makes the same mistake."""
+    """Whether all words of two captions of one clip mean something and tell the same facts, among them all
+    that the brief one tells.
+
+    of_mirror   written of the mirror image, with "left" and "right" swapped back. Mistakes in motions and
+                places are often others there; a wrong shape may be the same."""
+    if words_without_meaning(caption) or words_without_meaning(of_mirror):
+        return False
     kept, asked = count_kept(brief, caption)
-    return kept == asked and facts_told(caption) == facts_told(swap_words(of_mirror, LEFT_RIGHT))
+    return kept == asked and facts_told(caption) == facts_told(of_mirror)
 
 
 class Curriculum:
-    """What each step of the training learns from: three stages, the second with something to expand as well.
+    """What each step of the training learns from, in three stages.
 
     brief_steps     on brief captions of ever new clips, as there are plenty on the web: at first of images
                     alone, which cost less than videos and show all but motion
-    full_steps      then, on full captions of DESCRIBED_CLIPS images and videos and of their mirrors
-    own steps       all others: in one of DESCRIBED_EVERY on these, in the rest on clips that the captioner
-                    described itself (describe_new)
+    full_steps      then, on full captions of DESCRIBED_CLIPS images and videos and of their mirrors. One step
+                    in EXPAND_EVERY also expands brief captions, without a clip
+    and all others  those steps in EXPAND_EVERY as before, the rest on clips that the captioner described
+                    itself (describe_new)
 
-    Except in the first stage, one step in EXPAND_EVERY also expands brief captions, without a clip.
-
-    What a step draws depends on (seed, step), so a training can go on from any step. What the captioner has
-    described itself depends on how much it knew, so it can go on from those steps only in which it describes
-    new clips in any case, the multiples of SAVE_STEPS."""
+    What is drawn for a step depends on seed and step alone. But clips are kept for several steps, and how the
+    captioner describes them depends on what it knew. So a training can go on from a step in which all clips
+    are replaced: from a multiple of OWN_CLIPS_STEPS, which is one of BRIEF_CLIPS_STEPS too."""
 
     def __init__(self, captioner, vae, latent_scale, brief_steps, full_steps, seed):
         self.captioner = captioner
         self.encoder = (vae, latent_scale, captioner.config)
         self.brief_steps = brief_steps
-        self.taught_steps = brief_steps + full_steps
+        self.taught_steps = brief_steps + full_steps  # in which somebody else has written the captions
         self.seed = seed
         self.lengths = training_lengths(captioner.config)
         which_clips = (DESCRIBED_CLIPS, (seed, DESCRIBED), self.lengths)
@@ -615,10 +625,15 @@ class Curriculum:
         rng = np.random.default_rng((self.seed, BATCHES, step))
         if step < self.brief_steps:
             return [self.brief_batch(step, rng)]
-        if step < self.taught_steps:
-            batches = [draw_batch(self.captioner, self.described, self.lengths, rng)]
-        else:
-            batches = [self.own_batch(step, rng)]
+        if step == self.taught_steps or (step > self.taught_steps and step % OWN_CLIPS_STEPS == 0):
+            which_clips = (OWN_CLIPS, (self.seed, ON_THE_WEB, step), self.lengths)
+            self.own = describe_new(self.captioner, *self.encoder, *which_clips)
+
+        if step % EXPAND_EVERY > 0 and self.own:
+            # Without the brief captions, which helped to write these: it has to see for itself.
+            lengths = [frames for frames in self.lengths if frames in self.own]
+            return [draw_batch(self.captioner, self.own, lengths, rng, with_brief=False)]
+        batches = [draw_batch(self.captioner, self.described, self.lengths, rng)]
         if step % EXPAND_EVERY == 0:
             # All prompts that it expands are for videos, so that it learns to tell how things move.
             lengths = video_lengths(self.captioner.config)
@@ -632,25 +647,16 @@ class Curriculum:
             self.web = caption_scenes(*self.encoder, *which_clips, describe_briefly)
         return draw_batch(self.captioner, self.web, lengths, rng, with_brief=False)
 
-    def own_batch(self, step, rng):
-        if step % SAVE_STEPS == 0 or step == self.taught_steps:
-            which_clips = (OWN_CLIPS, (self.seed, ON_THE_WEB, step), self.lengths)
-            self.own = describe_new(self.captioner, *self.encoder, *which_clips)
-        # It may be that it describes nothing in a way to be believed, or no clips of one length.
-        lengths = [frames for frames in self.lengths if frames in self.own]
-        if not lengths or step % DESCRIBED_EVERY == 0:
-            return draw_batch(self.captioner, self.described, self.lengths, rng)
-        return draw_batch(self.captioner, self.own, lengths, rng, with_brief=False)
-
 
 def train_captioner(
     captioner, vae, latent_scale, brief_steps, full_steps, own_steps, seed=0, begun=None, save=None
 ):
     """Trains a captioner on clips of the world, which it sees as latents of this VAE.
 
-    brief_steps, full_steps, own_steps, seed    as Curriculum says
-    begun   None, or what `save` was called with: the training goes on from there, exactly
-    save    None, or called every SAVE_STEPS with all that is needed besides the captioner's weights"""
+    brief_steps, full_steps, own_steps  of the three stages of Curriculum
+    begun   None, or a state that was saved, together with the captioner as it was then: the training goes on
+            from there, on the same machine exactly
+    save    None, or called every SAVE_STEPS with that state"""
     matrices = [p for p in captioner.blocks.parameters() if p.ndim > 1]
     matrices.append(captioner.stem_embedding.weight)
     qkv = [block.qkv.weight for block in captioner.blocks]
@@ -662,7 +668,7 @@ def train_captioner(
             optimizer.load_state_dict(state)
 
     curriculum = Curriculum(captioner, vae, latent_scale, brief_steps, full_steps, seed)
-    taught_steps = brief_steps + full_steps
+    taught_steps = curriculum.taught_steps
     steps = taught_steps + own_steps
     recent = collections.deque(maxlen=100)
     options = {"desc": "captioner", "unit": "step", "initial": first_step, "total": steps}
@@ -693,7 +699,7 @@ def train_captioner(
 def save_captioner(path, captioner, vae, latent_scale, training=None):
     """Writes a captioner and the VAE whose latents it reads into one file.
 
-    training    None, or of one that is still trained: what goes on from there needs to know"""
+    training    None, or, while the training is not over, what --resume needs besides the weights"""
     save_checkpoint(path, {
         "config": asdict(captioner.config),
         "words": captioner.words,
@@ -879,7 +885,7 @@ def make_parser():
     add("--full-steps", type=int, default=5400, metavar="N", help=full_help)
     own_help = "train: then, steps on these and on its own captions of new clips"
     add("--own-steps", type=int, default=4200, metavar="N", help=own_help)
-    add("--resume", action="store_true", help="train: go on after an interruption; repeat all other flags")
+    add("--resume", action="store_true", help="train: go on from the last save; all steps as before")
     add("--clips", type=int, default=512, metavar="N", help="score: new clips")
     add("--seed", type=int, default=0, metavar="N", help="train, expand: for other draws")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
@@ -889,11 +895,14 @@ def make_parser():
 def train_and_save(args, device):
     """The command `train`. On the way it saves into a file of its own, from which --resume goes on."""
     path = Path(args.captioner)
-    unfinished = path.with_suffix(".unfinished.pt")
+    if path.is_dir():
+        raise BadInput(f"--captioner {path}: is a folder; expected a file, such as {CAPTIONER}")
+    unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
     settings = {name: getattr(args, name) for name in ("brief_steps", "full_steps", "own_steps", "seed")}
+    begun = None
     if args.resume:
         if not unfinished.exists():
-            raise BadInput(f"--resume: there is no {unfinished}; expected an interrupted training")
+            raise BadInput(f"--resume: there is no {unfinished}; expected a training that has saved")
         parts = load_captioner(unfinished, device)
         begun = read_file(unfinished)["training"]
         if begun["settings"] != settings:
@@ -902,18 +911,27 @@ def train_and_save(args, device):
     else:
         if unfinished.exists():
             raise BadInput(f"{unfinished}: of an interrupted training; expected --resume, or delete it first")
-        begun = None
         model = load_model(args.checkpoint, device)
         if not model.config.scenes or not video_lengths(model.config):
             expected = "expected a model of the rich world's videos (the knobs `scenes` and `lengths`)"
             raise BadInput(f"--checkpoint {args.checkpoint}: {expected}")
         parts = (new_captioner(model, args.seed), model.vae, model.latent_scale)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"--captioner {path}: its folder cannot be made ({error.strerror})") from error
 
     def save(state):
         save_captioner(unfinished, *parts, training=state | {"settings": settings})
 
-    train_captioner(*parts, **settings, begun=begun, save=save)
+    try:
+        train_captioner(*parts, **settings, begun=begun, save=save)
+    except KeyboardInterrupt:
+        if unfinished.exists():
+            print(f"stopped; {unfinished} is saved; go on with the same flags and --resume")
+        else:
+            print(f"stopped; the first save comes after {SAVE_STEPS} steps")
+        raise
     if path.exists():
         kept = train.unused_path(path)
         path.replace(kept)

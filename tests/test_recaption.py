@@ -288,7 +288,7 @@ def test_it_learns_brief_captions_of_new_clips_then_full_ones_of_the_described(w
 def test_then_most_steps_are_on_its_own_captions_of_new_clips(world_model, monkeypatch):
     monkeypatch.setattr(recaption, "DESCRIBED_CLIPS", 3)
     monkeypatch.setattr(recaption, "BATCH", 2)
-    monkeypatch.setattr(recaption, "SAVE_STEPS", 4)
+    monkeypatch.setattr(recaption, "OWN_CLIPS_STEPS", 4)
     monkeypatch.setattr(recaption, "describe_fully", lambda scene, rng, choose: "star")
     described_at = []
     seen = []
@@ -311,18 +311,17 @@ def test_then_most_steps_are_on_its_own_captions_of_new_clips(world_model, monke
     captioner_input = (CONFIG.latent_channels, 2, 4, 6)
     monkeypatch.setattr(recaption, "describe_new", describe_new)
     monkeypatch.setattr(recaption, "caption_loss", spy)
-    monkeypatch.setattr(recaption, "EXPAND_EVERY", 100)
+    monkeypatch.setattr(recaption, "EXPAND_EVERY", 4)
     monkeypatch.setattr(train, "learning_rate", rate)
     model = load_model(world_model)
     captioner = recaption.new_captioner(model)
     recaption.train_captioner(captioner, model.vae, model.latent_scale, 0, 3, 6)
 
-    # They are written at once, and anew wherever the training is saved, by a captioner that knows more.
+    # They are written at once, and anew every four steps, by a captioner that knows more.
     assert described_at == [3, 4, 8]
-    # Step 0 alone had two batches, of which the second expanded prompts.
-    del seen[1]
-    own = [step for step, (word, _) in enumerate(seen) if word == "cross"]
-    assert own == [3, 5, 6, 7]
+    # The steps 0, 4 and 8 are on described clips, and each expands prompts as well.
+    words = [word for word, _ in seen]
+    assert words == 4 * ["star"] + ["cross"] + 2 * ["star"] + 3 * ["cross"] + 2 * ["star"]
     # What it sees is what it has to tell: it is given no brief caption then.
     assert not any(has_brief for word, has_brief in seen if word == "cross")
     # Learning rates, those of Muon and AdamW, rise and fall once more, half as high.
@@ -335,17 +334,20 @@ def test_then_most_steps_are_on_its_own_captions_of_new_clips(world_model, monke
 
 BRIEF = "a red ball moving left"
 CAPTION = "a small red circle moving left slowly over stripes"
-OF_MIRROR = "a small red circle moving right slowly on stripes"
+OTHERWISE = "a small red circle slowly moving left on stripes"
+OF_MIRROR = "a small red circle slowly moving right on stripes"
 
 
 @pytest.mark.parametrize("caption, of_mirror, expected", [
-    (CAPTION, OF_MIRROR, True),
-    # It contradicts the brief caption, or its mirror image.
-    (CAPTION.replace("red", "blue"), OF_MIRROR.replace("red", "blue"), False),
-    (CAPTION, CAPTION, False),
-    (CAPTION, OF_MIRROR.replace("small", "large"), False),
-    # Of a place it is not sure.
-    (CAPTION + " the red circle is left of the blue star", OF_MIRROR, False),
+    (CAPTION, OTHERWISE, True),
+    # It contradicts the brief caption, or what is told of the mirror image.
+    (CAPTION.replace("red", "blue"), OTHERWISE.replace("red", "blue"), False),
+    (CAPTION, OTHERWISE.replace("left", "right"), False),
+    (CAPTION, OTHERWISE.replace("small", "large"), False),
+    # Of a place it is not sure, and a sentence may break off.
+    (CAPTION + " the red circle is left of the blue star", OTHERWISE, False),
+    (CAPTION + " the red", OTHERWISE, False),
+    (CAPTION, OTHERWISE + " the red", False),
 ])
 def test_a_caption_is_believed_that_fits_the_brief_one_and_the_mirror_image(caption, of_mirror, expected):
     assert recaption.is_believable(BRIEF, caption, of_mirror) == expected
@@ -375,10 +377,11 @@ def test_new_clips_are_described_with_brief_captions_and_those_believed_are_kept
     [(frames, (examples, latents))] = own.items()
     assert frames == 5
     told = [(example.clip, example.caption, example.swaps) for example in examples]
-    assert told == [(0, CAPTION, {}), (3, OF_MIRROR, {}), (2, CAPTION, {}), (5, OF_MIRROR, {})]
+    of_one = [(0, CAPTION, {}), (3, OTHERWISE, LEFT_RIGHT)]
+    assert told == [*of_one, (2, CAPTION, {}), (5, OTHERWISE, LEFT_RIGHT)]
     clip = render(scene, 5, 16, 24, CONFIG.fps)
     for example in examples:
-        seen = clip if example.caption == CAPTION else np.flip(clip, 2)
+        seen = np.flip(clip, 2) if example.swaps else clip
         expected = recaption.encode_clips(vae, scale, seen[None].copy())[0]
         torch.testing.assert_close(latents[example.clip], expected)
 
@@ -559,39 +562,42 @@ def trained(world_model, command, tmp_path, monkeypatch):
 
 @pytest.fixture
 def training_words(world_model, tmp_path, monkeypatch):
-    """The words of a training of six steps, two of each stage, that saves before the third and the fifth."""
+    """The words of a training of 4, 2 and 2 steps that saves after every second."""
     monkeypatch.setattr(recaption, "DESCRIBED_CLIPS", 3)
     monkeypatch.setattr(recaption, "BRIEF_CLIPS", 3)
     monkeypatch.setattr(recaption, "OWN_CLIPS", 3)
     monkeypatch.setattr(recaption, "BATCH", 2)
-    monkeypatch.setattr(recaption, "SAVE_STEPS", 2)
+    for name in ("SAVE_STEPS", "OWN_CLIPS_STEPS", "BRIEF_CLIPS_STEPS", "EXPAND_EVERY"):
+        monkeypatch.setattr(recaption, name, 2)
     monkeypatch.setattr(recaption, "MAX_WORDS", 4)
     monkeypatch.setattr(recaption, "is_believable", lambda *captions: True)
     words = ["train", "--checkpoint", world_model, "--captioner", tmp_path / "captioner.pt"]
-    return [*words, "--brief-steps", 2, "--full-steps", 2, "--own-steps", 2, "--device", "cpu"]
+    return [*words, "--brief-steps", 4, "--full-steps", 2, "--own-steps", 2, "--device", "cpu"]
 
 
-@pytest.mark.parametrize("last_step", [3, 5])
+@pytest.mark.parametrize("batches", [3, 6, 9])  # so many whole ones: into each stage
 def test_an_interrupted_training_goes_on_as_if_nothing_had_been(
-    training_words, command, tmp_path, monkeypatch, last_step
+    training_words, command, tmp_path, monkeypatch, batches
 ):
     code, _, err = command(recaption, *training_words)
     assert code == 0, err
     whole = torch.load(tmp_path / "captioner.pt", weights_only=True)
     (tmp_path / "captioner.pt").unlink()
 
-    steps = []
+    seen = []
 
     def interrupt(captioner, *batch):
-        steps.append(len(batch[2]))
-        if len(steps) > last_step:
+        seen.append(batch)
+        if len(seen) > batches:
             raise KeyboardInterrupt
         return caption_loss(captioner, *batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(recaption, "caption_loss", interrupt)
-        code, _, _ = command(recaption, *training_words)
+        code, out, _ = command(recaption, *training_words)
     assert code == 130
+    unfinished = tmp_path / "captioner.unfinished.pt"
+    assert out == f"stopped; {unfinished} is saved; go on with the same flags and --resume\n"
     assert not (tmp_path / "captioner.pt").exists()
 
     # It begins anew only if that is what is meant, and goes on only as it began.
@@ -600,14 +606,29 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(
     assert "of an interrupted training; expected --resume, or delete it first" in err
     code, _, err = command(recaption, *training_words, "--resume", "--seed", 1)
     assert code == 2
-    assert "was begun with --brief-steps 2 --full-steps 2 --own-steps 2 --seed 0; expected the same" in err
+    assert "was begun with --brief-steps 4 --full-steps 2 --own-steps 2 --seed 0; expected the same" in err
 
     code, _, err = command(recaption, *training_words, "--resume")
     assert code == 0, err
     resumed = torch.load(tmp_path / "captioner.pt", weights_only=True)
     for name, weights in whole["captioner"].items():
         assert torch.equal(weights, resumed["captioner"][name]), name
-    assert not (tmp_path / "captioner.unfinished.pt").exists()
+    assert not unfinished.exists()
+
+
+def test_where_it_is_saved_all_clips_are_drawn_anew():
+    assert recaption.SAVE_STEPS % recaption.BRIEF_CLIPS_STEPS == 0
+    assert recaption.SAVE_STEPS % recaption.OWN_CLIPS_STEPS == 0
+
+
+def test_a_training_that_is_stopped_at_once_has_saved_nothing(training_words, command, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recaption, "caption_loss", interrupt)
+    code, out, _ = command(recaption, *training_words)
+    assert code == 130
+    assert out == "stopped; the first save comes after 2 steps\n"
 
 
 def test_the_last_captioner_is_kept(trained, world_model, command):
@@ -807,6 +828,7 @@ def test_a_model_of_images_alone_cannot_begin_a_captioner(world_model, command):
     (["describe"], "describe: expected more, for example describe clip.mp4"),
     (["score", "--captioner", "nowhere.pt"], "checkpoint nowhere.pt: cannot be read"),
     (["train", "--resume"], "--resume: there is no out/recaption/captioner.unfinished.pt; expected"),
+    (["train", "--captioner", "."], "--captioner .: is a folder; expected a file"),
     (["train", "--checkpoint", "{simple}"], "expected a model of the rich world's videos"),
     (["score", "--captioner", "{simple}"], "expected a file that `python recaption.py train` has written"),
 ])
