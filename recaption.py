@@ -547,8 +547,8 @@ def new_captioner(model, seed=0):
 
 
 def describe_new(captioner, vae, latent_scale, config, count, seed, lengths):
-    """New clips, and their mirror images, with captions of the captioner's own → as caption_scenes, without the
-    lengths of which there are none.
+    """New clips and their mirror images, with captions of the captioner's own → as caption_scenes, without
+    the lengths of which there are none.
 
     It may read the brief caption of each, which tells it some of the facts. What it then writes need not be
     right, so a clip is left out unless its captions are to be believed (is_believable). Those left out are
