@@ -30,20 +30,15 @@ several captions, as if from different people: in other words, and with its thin
 also shown mirrored, with words such as "left" and "right" swapped, and with noise on their latents. Prompts
 to be expanded have no clip to match, so their colours are swapped too.
 
-New clips differ from the described ones all the same. So in a last stage the captioner describes new clips
-itself and learns from those of its captions that can be believed. It reads each clip's brief caption, and
-describes the clip and its mirror image. A caption is believed if it keeps all that the brief one tells, and
-if the mirror image's caption tells the same. Then it has to write this caption without the brief one, and
-from noisy latents. So what it learns from is right more often than what it would write unaided.
+In the end the training goes on at a steady rate, and the captioner is the mean of the weights of all its
+steps since then: each of them makes other mistakes.
 
 Papers
-    Recaptioning, its first two stages, and prompt expansion: Betker et al. 2023 (DALL·E 3), sec. 2 and
+    Recaptioning, in these two stages, and prompt expansion: Betker et al. 2023 (DALL·E 3), sec. 2 and
         appendix C,
         https://cdn.openai.com/papers/dall-e-3.pdf
-    Learning from its own captions, without those that do not fit: CapFilt in BLIP, Li et al. 2022, sec. 3.3,
-        https://arxiv.org/abs/2201.12086
-    The student sees noise, the teacher none: Noisy Student, Xie et al. 2020,
-        https://arxiv.org/abs/1911.04252
+    The mean of the weights of many steps (SWA): Izmailov et al. 2018, algorithm 1,
+        https://arxiv.org/abs/1803.05407
     A captioner that is a language model over an image's tokens: GIT, Wang et al. 2022,
         https://arxiv.org/abs/2205.14100
     Convolutions before the patches, there in the place of the patch embedding: Xiao et al. 2021,
@@ -52,8 +47,7 @@ Papers
         https://arxiv.org/abs/1504.00325
 
 Where we differ: DALL·E 3's captioner begins as a CLIP and a pretrained language model, ours as the video
-model, which has learned the few words of its world; its expander is GPT-4. CapFilt's filter is a network,
-ours asks whether captions agree. Noisy Student trains a new student, ours is the teacher itself.
+model, which has learned the few words of its world; its expander is GPT-4.
 
 Letters
     B       clips in a batch
@@ -71,6 +65,7 @@ Letters
 from config import TIME_FACTOR, BadInput, clip_shapes, config_from_dict
 
 import collections
+import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -122,15 +117,13 @@ DESCRIBED_CLIPS = 3000
 DESCRIPTIONS = 5  # full captions of each described clip
 BRIEF_CLIPS = 600  # clips with brief captions that are drawn at a time
 BRIEF_CLIPS_STEPS = 50  # steps before they are replaced by new ones
-OWN_CLIPS = 1200  # clips that it describes itself at a time, in the last stage
-OWN_CLIPS_STEPS = 400  # steps before they are replaced by new ones
-OWN_RATE = 0.5  # factor on the learning rates in the last stage, so that it does not forget what it knows
-SAVE_STEPS = OWN_CLIPS_STEPS  # steps between saves: Curriculum says why
+SAVE_STEPS = 400  # steps between saves: where clips are replaced as well, as Curriculum says
 BATCH = 24
 IMAGES_FIRST = 0.5  # the share of brief_steps in which the clips are images only
 EXPAND_EVERY = 4  # after the first stage, one step in so many also expands prompts
 MUON_LR = 0.02
 ADAM_LR = 2e-3
+MEAN_RATE = 0.5  # factor on both while weights are averaged, so that no step goes too far
 NO_BRIEF = 0.3  # how often the captioner learns to do without the brief caption
 NOISE = 0.4  # standard deviation of the noise on latents, whose own is 1; in training only
 WORDS_START = 32  # where the brief caption begins, in latent frames: after any clip that we train on
@@ -546,93 +539,32 @@ def new_captioner(model, seed=0):
     return captioner
 
 
-def describe_new(captioner, vae, latent_scale, config, count, seed, lengths):
-    """New clips and their mirror images, with captions of the captioner's own → as caption_scenes, without
-    the lengths of which there are none.
-
-    It may read the brief caption of each, which tells it some of the facts. What it then writes need not be
-    right, so a clip is left out unless its captions are to be believed (is_believable). Those left out are
-    above all the difficult ones."""
-    rng = np.random.default_rng((*seed, CAPTIONS))
-    captioned = {}
-    for frames, drawn in draw_scenes(config, count, seed, lengths).items():
-        scenes = [scene for scene, _ in drawn]
-        briefs = [describe_briefly(in_any_order(scene, rng), rng, facts_of) for scene, facts_of in drawn]
-        latents = []
-        captions = []  # two lists, of the clips and of their mirror images
-        for axes, swaps in (MIRRORS[0], MIRRORS[1]):  # as it is, and from left to right
-            clips = encode_scenes(vae, latent_scale, config, scenes, frames, axes)
-            latents.append(clips)
-            written = []
-            for first in range(0, len(clips), BATCH):
-                swapped = [swap_words(brief, swaps) for brief in briefs[first : first + BATCH]]
-                written += recaption(captioner, clips[first : first + BATCH], swapped)
-            captions.append([swap_words(caption, swaps) for caption in written])
-
-        examples = []
-        for clip, (scene, facts_of) in enumerate(drawn):
-            caption, of_mirror = captions[0][clip], captions[1][clip]
-            if not is_believable(briefs[clip], caption, of_mirror):
-                continue
-            examples.append(Example(clip, scene, facts_of, caption, swaps={}))
-            if may_be_shown(scene, LEFT_RIGHT):
-                examples.append(Example(len(drawn) + clip, scene, facts_of, of_mirror, LEFT_RIGHT))
-        if examples:
-            captioned[frames] = (examples, torch.cat(latents))
-    return captioned
-
-
-def is_believable(brief, caption, of_mirror):
-    """Whether all words of two captions of one clip mean something and tell the same facts, among them all
-    that the brief one tells.
-
-    of_mirror   written of the mirror image, with "left" and "right" swapped back. Mistakes in motions and
-                places are often others there; a wrong shape may be the same."""
-    if words_without_meaning(caption) or words_without_meaning(of_mirror):
-        return False
-    kept, asked = count_kept(brief, caption)
-    return kept == asked and facts_told(caption) == facts_told(of_mirror)
-
-
 class Curriculum:
-    """What each step of the training learns from, in three stages.
+    """What each step of the training learns from.
 
-    brief_steps     on brief captions of ever new clips, as there are plenty on the web: at first of images
-                    alone, which cost less than videos and show all but motion
-    full_steps      then, on full captions of DESCRIBED_CLIPS images and videos and of their mirrors. One step
-                    in EXPAND_EVERY also expands brief captions, without a clip
-    and all others  those steps in EXPAND_EVERY as before, the rest on clips that the captioner described
-                    itself (describe_new)
+    brief_steps     at first, from brief captions of ever new clips, as there are plenty on the web: from
+                    images alone to begin with, which cost less than videos and show all but motion
+    all others      from full captions of DESCRIBED_CLIPS images and videos and of their mirrors. One step in
+                    EXPAND_EVERY also expands brief captions, without a clip
 
-    What is drawn for a step depends on seed and step alone. But clips are kept for several steps, and how the
-    captioner describes them depends on what it knew. So a training can go on from a step in which all clips
-    are replaced: from a multiple of OWN_CLIPS_STEPS, which is one of BRIEF_CLIPS_STEPS too."""
+    What is drawn for a step depends on seed and step alone, and new clips come every BRIEF_CLIPS_STEPS. So a
+    training can go on from any multiple of these."""
 
-    def __init__(self, captioner, vae, latent_scale, brief_steps, full_steps, seed):
+    def __init__(self, captioner, vae, latent_scale, brief_steps, seed):
         self.captioner = captioner
         self.encoder = (vae, latent_scale, captioner.config)
         self.brief_steps = brief_steps
-        self.taught_steps = brief_steps + full_steps  # in which somebody else has written the captions
         self.seed = seed
         self.lengths = training_lengths(captioner.config)
         which_clips = (DESCRIBED_CLIPS, (seed, DESCRIBED), self.lengths)
         self.described = caption_scenes(*self.encoder, *which_clips, describe_fully, DESCRIPTIONS, MIRRORS)
         self.web = {}
-        self.own = {}
 
     def batches(self, step):
         """The batches of one step, one or two: [(latents or None, brief, caption), ...]."""
         rng = np.random.default_rng((self.seed, BATCHES, step))
         if step < self.brief_steps:
             return [self.brief_batch(step, rng)]
-        if step == self.taught_steps or (step > self.taught_steps and step % OWN_CLIPS_STEPS == 0):
-            which_clips = (OWN_CLIPS, (self.seed, ON_THE_WEB, step), self.lengths)
-            self.own = describe_new(self.captioner, *self.encoder, *which_clips)
-
-        if step % EXPAND_EVERY > 0 and self.own:
-            # Without the brief captions, which helped to write these: it has to see for itself.
-            lengths = [frames for frames in self.lengths if frames in self.own]
-            return [draw_batch(self.captioner, self.own, lengths, rng, with_brief=False)]
         batches = [draw_batch(self.captioner, self.described, self.lengths, rng)]
         if step % EXPAND_EVERY == 0:
             # All prompts that it expands are for videos, so that it learns to tell how things move.
@@ -649,33 +581,38 @@ class Curriculum:
 
 
 def train_captioner(
-    captioner, vae, latent_scale, brief_steps, full_steps, own_steps, seed=0, begun=None, save=None
+    captioner, vae, latent_scale, brief_steps, full_steps, mean_steps, seed=0, begun=None, save=None
 ):
     """Trains a captioner on clips of the world, which it sees as latents of this VAE.
 
-    brief_steps, full_steps, own_steps  of the three stages of Curriculum
-    begun   None, or a state that was saved, together with the captioner as it was then: the training goes on
-            from there, on the same machine exactly
-    save    None, or called every SAVE_STEPS with that state"""
+    brief_steps     on brief captions
+    full_steps      then, on full ones: the learning rates fall to zero
+    mean_steps      then, on full ones at steady rates: the mean of the weights of all these steps is kept
+    begun           None, or a state that was saved, together with the captioner as it was then: the training
+                    goes on from there, on the same machine exactly
+    save            None, or called every SAVE_STEPS with that state"""
     matrices = [p for p in captioner.blocks.parameters() if p.ndim > 1]
     matrices.append(captioner.stem_embedding.weight)
     qkv = [block.qkv.weight for block in captioner.blocks]
     optimizers = train.make_optimizers(captioner, matrices, MUON_LR, ADAM_LR, three_in_one=qkv)
+    mean = copy.deepcopy(captioner)
     first_step = 0
     if begun:
         first_step = begun["step"]
+        mean.load_state_dict(begun["mean"])
         for optimizer, state in zip(optimizers, begun["optimizers"], strict=True):
             optimizer.load_state_dict(state)
 
-    curriculum = Curriculum(captioner, vae, latent_scale, brief_steps, full_steps, seed)
-    taught_steps = curriculum.taught_steps
-    steps = taught_steps + own_steps
+    curriculum = Curriculum(captioner, vae, latent_scale, brief_steps, seed)
+    falling_steps = brief_steps + full_steps
+    steps = falling_steps + mean_steps
     recent = collections.deque(maxlen=100)
     options = {"desc": "captioner", "unit": "step", "initial": first_step, "total": steps}
     bar = progress_bar(range(first_step, steps), **options)
     for step in bar:
         if save and step % SAVE_STEPS == 0 and step > first_step:
-            save({"step": step, "optimizers": [optimizer.state_dict() for optimizer in optimizers]})
+            states = [optimizer.state_dict() for optimizer in optimizers]
+            save({"step": step, "mean": mean.state_dict(), "optimizers": states})
 
         for batch in curriculum.batches(step):
             with autocast(captioner.config.precision, latent_scale.device):
@@ -685,15 +622,24 @@ def train_captioner(
                 recent.append(loss.item())
         nn.utils.clip_grad_norm_(captioner.parameters(), 1.0)
 
-        # With its own captions a second training begins: learning rates rise and fall once more.
-        begin, end, rate = (0, taught_steps, 1) if step < taught_steps else (taught_steps, steps, OWN_RATE)
-        schedule = {"total_steps": end - begin, "warmup_steps": 20, "decay_share": 0.7}
         for optimizer, peak in zip(optimizers, (MUON_LR, ADAM_LR), strict=True):
+            if step < falling_steps:
+                rate = train.learning_rate(step, peak, falling_steps, warmup_steps=20, decay_share=0.7)
+            else:
+                rate = MEAN_RATE * peak
             for group in optimizer.param_groups:
-                group["lr"] = train.learning_rate(step - begin, rate * peak, **schedule)
+                group["lr"] = rate
             optimizer.step()
             optimizer.zero_grad()
+
+        if step >= falling_steps:
+            count = step - falling_steps + 1  # steps that the mean is of
+            with torch.no_grad():
+                for average, weights in zip(mean.parameters(), captioner.parameters(), strict=True):
+                    average.lerp_(weights, 1 / count)
         bar.set_postfix_str(f"loss with a clip {np.mean(recent):.3f}", refresh=False)
+    if mean_steps:
+        captioner.load_state_dict(mean.state_dict())
 
 
 def save_captioner(path, captioner, vae, latent_scale, training=None):
@@ -883,8 +829,8 @@ def make_parser():
     add("--brief-steps", type=int, default=800, metavar="N", help=brief_help)
     full_help = f"train: steps on full captions of {DESCRIBED_CLIPS:,} clips"
     add("--full-steps", type=int, default=5400, metavar="N", help=full_help)
-    own_help = "train: then, steps on these and on its own captions of new clips"
-    add("--own-steps", type=int, default=4200, metavar="N", help=own_help)
+    mean_help = "train: then, steps of whose weights the mean is kept"
+    add("--mean-steps", type=int, default=1600, metavar="N", help=mean_help)
     add("--resume", action="store_true", help="train: go on from the last save; all steps as before")
     add("--clips", type=int, default=512, metavar="N", help="score: new clips")
     add("--seed", type=int, default=0, metavar="N", help="train, expand: for other draws")
@@ -898,7 +844,7 @@ def train_and_save(args, device):
     if path.is_dir():
         raise BadInput(f"--captioner {path}: is a folder; expected a file, such as {CAPTIONER}")
     unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
-    settings = {name: getattr(args, name) for name in ("brief_steps", "full_steps", "own_steps", "seed")}
+    settings = {name: getattr(args, name) for name in ("brief_steps", "full_steps", "mean_steps", "seed")}
     begun = None
     if args.resume:
         if not unfinished.exists():
@@ -943,7 +889,7 @@ def train_and_save(args, device):
 
 def main():
     args = make_parser().parse_args()
-    check_at_least(args, brief_steps=0, full_steps=1, own_steps=0, clips=1, seed=0)
+    check_at_least(args, brief_steps=0, full_steps=1, mean_steps=0, clips=1, seed=0)
     example = EXAMPLES.get(args.what)
     if example and not args.input:
         raise BadInput(f"{args.what}: expected more, for example {args.what} {example}")
