@@ -850,7 +850,9 @@ def train_and_save(args, device):
         if not unfinished.exists():
             raise BadInput(f"--resume: there is no {unfinished}; expected a training that has saved")
         parts = load_captioner(unfinished, device)
-        begun = read_file(unfinished)["training"]
+        begun = read_file(unfinished).get("training")
+        if not begun:
+            raise BadInput(f"--resume: {unfinished} is not of an interrupted training; expected one that is")
         if begun["settings"] != settings:
             flags = [f"--{name.replace('_', '-')} {value}" for name, value in begun["settings"].items()]
             raise BadInput(f"--resume: {unfinished} was begun with {' '.join(flags)}; expected the same")

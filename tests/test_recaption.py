@@ -560,6 +560,13 @@ def test_a_training_that_is_stopped_at_once_has_saved_nothing(training_words, co
     assert out == "stopped; the first save comes after 2 steps\n"
 
 
+def test_a_training_that_has_ended_is_not_resumed(trained, command):
+    trained.rename(trained.with_name("captioner.unfinished.pt"))
+    code, _, err = command(recaption, "train", "--resume", "--captioner", trained)
+    assert code == 2
+    assert "captioner.unfinished.pt is not of an interrupted training" in err
+
+
 def test_the_last_captioner_is_kept(trained, world_model, command):
     before = trained.read_bytes()
     words = ["train", "--checkpoint", world_model, "--captioner", trained, "--brief-steps", 0]
