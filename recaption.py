@@ -114,6 +114,7 @@ WORLD = SHIPPED.parent / "world.pt"
 CAPTIONER = "out/recaption/captioner.pt"
 EXAMPLES = {"describe": "clip.mp4", "expand": '"a ball and a square"', "folder": "clips/"}
 DESCRIBED_CLIPS = 3000
+CANDIDATES = 3  # clips with brief captions, of which one is described, as choose_scenes says
 DESCRIPTIONS = 5  # full captions of each described clip
 BRIEF_CLIPS = 600  # clips with brief captions that are drawn at a time
 BRIEF_CLIPS_STEPS = 50  # steps before they are replaced by new ones
@@ -393,20 +394,41 @@ class Example:
     swaps: dict  # the words to swap so that the caption fits the mirrored clip, {} without a mirror
 
 
-def caption_scenes(
-    vae, latent_scale, config, count, seed, lengths, describe, descriptions=1, mirrors=MIRRORS[:1]
-):
-    """Draws clips of the world, captions and encodes them → {frames: (a list of Examples, latents (n, Z, f,
-    h, w))}.
+def choose_scenes(config, count, seed, lengths):
+    """The scenes of the clips that are to be described, as draw_scenes gives them, and the first frames of
+    the videos among them.
 
+    There are plenty of clips with brief captions. Of CANDIDATES at a time the one with the longest brief
+    caption is taken: the more a clip shows, the more its full caption teaches, and a single thing on a plain
+    ground is learned soon. And whoever describes a video describes its first frame too, an image, in which
+    nothing moves yet."""
+    rng = np.random.default_rng((*seed, CAPTIONS))
+    chosen = {}
+    for frames, drawn in draw_scenes(config, CANDIDATES * count, seed, lengths).items():
+        words = [len(describe_briefly(scene, rng, facts_of).split()) for scene, facts_of in drawn]
+        for first in range(0, len(drawn), CANDIDATES):
+            candidates = range(first, min(first + CANDIDATES, len(drawn)))
+            most_telling = max(candidates, key=lambda i: words[i])
+            chosen.setdefault(frames, []).append(drawn[most_telling])
+    first_frames = []
+    for frames, scenes in chosen.items():
+        if frames > 1:
+            first_frames += [(scene, facts_of_image) for scene, _ in scenes]
+    chosen.setdefault(1, []).extend(first_frames)
+    return chosen
+
+
+def caption_scenes(vae, latent_scale, config, scenes, seed, describe, descriptions=1, mirrors=MIRRORS[:1]):
+    """Captions and encodes clips of the world → {frames: (a list of Examples, latents (n, Z, f, h, w))}.
+
+    scenes        of the clips, as draw_scenes gives them
     seed          a tuple of integers
-    lengths       frames of the clips
     describe      describe_fully or describe_briefly
     descriptions  captions of each clip
     mirrors       those of MIRRORS in which each clip is shown, except where may_be_shown forbids it"""
     rng = np.random.default_rng((*seed, CAPTIONS))
     captioned = {}
-    for frames, drawn in draw_scenes(config, count, seed, lengths).items():
+    for frames, drawn in scenes.items():
         described = []
         for scene, facts_of in drawn:
             orders = [in_any_order(scene, rng) for _ in range(descriptions)]
@@ -415,17 +437,17 @@ def caption_scenes(
         examples = []
         latents = []
         for axes, swaps in mirrors:
-            scenes = []
+            shown = []
             first = sum(map(len, latents))  # the index of this mirror's first clip
             for (scene, facts_of), captions in zip(drawn, described, strict=True):
                 if not may_be_shown(scene, swaps):
                     continue
-                clip = first + len(scenes)
-                scenes.append(scene)
+                clip = first + len(shown)
+                shown.append(scene)
                 for order, caption in captions:
                     examples.append(Example(clip, order, facts_of, caption, swaps))
-            if scenes:
-                latents.append(encode_scenes(vae, latent_scale, config, scenes, frames, axes))
+            if shown:
+                latents.append(encode_scenes(vae, latent_scale, config, shown, frames, axes))
         captioned[frames] = (examples, torch.cat(latents))
     return captioned
 
@@ -556,8 +578,9 @@ class Curriculum:
         self.brief_steps = brief_steps
         self.seed = seed
         self.lengths = training_lengths(captioner.config)
-        which_clips = (DESCRIBED_CLIPS, (seed, DESCRIBED), self.lengths)
-        self.described = caption_scenes(*self.encoder, *which_clips, describe_fully, DESCRIPTIONS, MIRRORS)
+        scenes = choose_scenes(captioner.config, DESCRIBED_CLIPS, (seed, DESCRIBED), self.lengths)
+        which_captions = ((seed, DESCRIBED), describe_fully, DESCRIPTIONS, MIRRORS)
+        self.described = caption_scenes(*self.encoder, scenes, *which_captions)
         self.web = {}
 
     def batches(self, step):
@@ -575,8 +598,9 @@ class Curriculum:
     def brief_batch(self, step, rng):
         lengths = [1] if step < IMAGES_FIRST * self.brief_steps else self.lengths
         if step % BRIEF_CLIPS_STEPS == 0 or set(self.web) != set(lengths):
-            which_clips = (BRIEF_CLIPS, (self.seed, ON_THE_WEB, step), lengths)
-            self.web = caption_scenes(*self.encoder, *which_clips, describe_briefly)
+            seed = (self.seed, ON_THE_WEB, step)
+            scenes = draw_scenes(self.captioner.config, BRIEF_CLIPS, seed, lengths)
+            self.web = caption_scenes(*self.encoder, scenes, seed, describe_briefly)
         return draw_batch(self.captioner, self.web, lengths, rng, with_brief=False)
 
 
@@ -828,9 +852,9 @@ def make_parser():
     brief_help = "train: steps on brief captions of ever new clips"
     add("--brief-steps", type=int, default=800, metavar="N", help=brief_help)
     full_help = f"train: steps on full captions of {DESCRIBED_CLIPS:,} clips"
-    add("--full-steps", type=int, default=5400, metavar="N", help=full_help)
+    add("--full-steps", type=int, default=4600, metavar="N", help=full_help)
     mean_help = "train: then, steps of whose weights the mean is kept"
-    add("--mean-steps", type=int, default=1600, metavar="N", help=mean_help)
+    add("--mean-steps", type=int, default=400, metavar="N", help=mean_help)
     add("--resume", action="store_true", help="train: go on from the last save; all steps as before")
     add("--clips", type=int, default=512, metavar="N", help="score: new clips")
     add("--seed", type=int, default=0, metavar="N", help="train, expand: for other draws")

@@ -203,7 +203,8 @@ def test_clips_in_mirrors_are_encoded_with_their_captions():
     torch.manual_seed(0)
     vae = VAE(CONFIG)
     scale = torch.tensor(1.0)
-    args = (vae, scale, CONFIG, 2, (0, 1), [5], describe_fully, 3, recaption.MIRRORS)
+    scenes = draw_scenes(CONFIG, 2, (0, 1), [5])
+    args = (vae, scale, CONFIG, scenes, (0, 1), describe_fully, 3, recaption.MIRRORS)
     [(examples, latents)] = recaption.caption_scenes(*args).values()
     assert [example.clip for example in examples] == [i for i in range(len(latents)) for _ in range(3)]
     axes_of = {str(swaps): axes for axes, swaps in recaption.MIRRORS}
@@ -212,6 +213,24 @@ def test_clips_in_mirrors_are_encoded_with_their_captions():
         clip = np.flip(render(example.scene, 5, 16, 24, CONFIG.fps), axes_of[str(example.swaps)])
         expected = recaption.encode_clips(vae, scale, clip[None].copy())[0]
         torch.testing.assert_close(latents[example.clip], expected)
+
+
+def test_clips_that_show_more_are_described_and_so_are_first_frames(monkeypatch):
+    # A brief caption that counts: the more things, the longer.
+    monkeypatch.setattr(recaption, "describe_briefly", lambda scene, *rest: "thing " * len(scene.things))
+    seed = (0, recaption.DESCRIBED)
+    candidates = draw_scenes(CONFIG, 4 * recaption.CANDIDATES, seed, [1, 9])
+    chosen = recaption.choose_scenes(CONFIG, 4, seed, [1, 9])
+    for frames in (1, 9):
+        for i in range(2):
+            [scene, facts_of] = chosen[frames][i]
+            few = candidates[frames][i * recaption.CANDIDATES : (i + 1) * recaption.CANDIDATES]
+            assert (scene, facts_of) in few
+            assert len(scene.things) == max(len(other.things) for other, _ in few)
+
+    videos = [scene for scene, _ in chosen[9]]
+    assert chosen[1][2:] == [(scene, facts_of_image) for scene in videos]
+    assert len(chosen[9]) == 2
 
 
 def test_people_begin_with_different_things_but_who_meets_whom_stays():
@@ -225,7 +244,8 @@ def test_people_begin_with_different_things_but_who_meets_whom_stays():
     assert orders == {colours}
 
     # A caption tells its things in its example's order.
-    args = (VAE(CONFIG), torch.tensor(1.0), CONFIG, 20, (0, 1), [5], describe_fully, 5)
+    scenes = draw_scenes(CONFIG, 20, (0, 1), [5])
+    args = (VAE(CONFIG), torch.tensor(1.0), CONFIG, scenes, (0, 1), describe_fully, 5)
     [(examples, _)] = recaption.caption_scenes(*args).values()
     for example in examples:
         told = [word for word in example.caption.split() if word in COLOURS]
