@@ -25,13 +25,14 @@ offset, the same for all tokens. And there is a second path beside the patch emb
 whose output is cut into the same patches and added: in a short clip a slow thing moves by less than a patch,
 so neighbouring frames have to be compared more finely than that.
 
-Described clips are few, and a network that sees them often learns their captions by heart. So each gets
-several captions, as if from different people: in other words, and with its things in another order. Clips are
-also shown mirrored, with words such as "left" and "right" swapped, and with noise on their latents. Prompts
-to be expanded have no clip to match, so their colours are swapped too.
+Described clips are few, so those are chosen whose brief captions are long: they show more than others. And a
+network that sees few clips often learns their captions by heart. So each gets several captions, as if from
+different people: in other words, and with its things in another order. Clips are also shown mirrored, with
+words such as "left" and "right" swapped, and with noise on their latents. Prompts to be expanded have no clip
+to match, so their colours are swapped too.
 
 In the end the training goes on at a steady rate, and the captioner is the mean of the weights of all its
-steps since then: each of them makes other mistakes.
+steps since then, each of which makes other mistakes.
 
 Papers
     Recaptioning, in these two stages, and prompt expansion: Betker et al. 2023 (DALL·E 3), sec. 2 and
