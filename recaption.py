@@ -25,14 +25,15 @@ offset, the same for all tokens. And there is a second path beside the patch emb
 whose output is cut into the same patches and added: in a short clip a slow thing moves by less than a patch,
 so neighbouring frames have to be compared more finely than that.
 
-Described clips are few, so those are chosen whose brief captions are long: they show more than others. And a
-network that sees few clips often learns their captions by heart. So each gets several captions, as if from
-different people: in other words, and with its things in another order. Clips are also shown mirrored, with
-words such as "left" and "right" swapped, and with noise on their latents. Prompts to be expanded have no clip
-to match, so their colours are swapped too.
+Only few clips can be described, so we choose clips with long brief captions, as these show more than others.
+A network that sees the same few clips again and again learns their captions by heart. So each clip gets
+several captions, as if several people had written them, each in words and in an order of its own. Clips are
+also shown mirrored, with words such as "left" and "right" swapped, and with noise on their latents. Prompts
+to be expanded have no clip to match, so their colours are swapped too.
 
-In the end the training goes on at a steady rate, and the captioner is the mean of the weights of all its
-steps since then, each of which makes other mistakes.
+At the end come some steps at a constant learning rate, and what is kept is the mean of the weights after
+each of them. Single steps err in different ways, which a mean may cancel; how little that was worth here is
+in docs/results.md.
 
 Papers
     Recaptioning, in these two stages, and prompt expansion: Betker et al. 2023 (DALL·E 3), sec. 2 and
@@ -119,13 +120,13 @@ CANDIDATES = 3  # clips with brief captions, of which one is described, as choos
 DESCRIPTIONS = 5  # full captions of each described clip
 BRIEF_CLIPS = 600  # clips with brief captions that are drawn at a time
 BRIEF_CLIPS_STEPS = 50  # steps before they are replaced by new ones
-SAVE_STEPS = 400  # steps between saves: where clips are replaced as well, as Curriculum says
+SAVE_STEPS = 400  # steps between saves; a multiple of BRIEF_CLIPS_STEPS, as Curriculum says
 BATCH = 24
 IMAGES_FIRST = 0.5  # the share of brief_steps in which the clips are images only
 EXPAND_EVERY = 4  # after the first stage, one step in so many also expands prompts
 MUON_LR = 0.02
 ADAM_LR = 2e-3
-MEAN_RATE = 0.5  # factor on both while weights are averaged, so that no step goes too far
+MEAN_RATE = 0.5  # while weights are averaged, both learning rates are this share of their peaks
 NO_BRIEF = 0.3  # how often the captioner learns to do without the brief caption
 NOISE = 0.4  # standard deviation of the noise on latents, whose own is 1; in training only
 WORDS_START = 32  # where the brief caption begins, in latent frames: after any clip that we train on
@@ -133,23 +134,24 @@ STEM_WIDTH = 64  # channels of the convolutions beside the patch embedding
 DRAWS = 8  # captions drawn to see how sure it is
 EXPANSIONS = 32  # drawn, of which the best is taken
 
-# How things move and where they are is learned last, so the losses of these words count MOTION_WEIGHT times,
-# and so does that of the word after each: it says whether something comes of the motion ("then turning up",
-# "hits"). Where the alternatives count as much ("left" or "up"), no probability changes; words that might as
-# well have been omitted, as they may be in brief captions, become likelier. "at" is that of "at rest".
-MOTION_WORDS = {"standing", "at", "moving", "going", "falls", "falling", "above", "below"}
-MOTION_WORDS |= {*DIRECTIONS, *SPEEDS}
+# How things move and where they are is learned last, so the losses of these words, and of the word after
+# each, count MOTION_WEIGHT times: the word after tells whether a thing also turns ("then turning up") or
+# meets another ("hits"). Such a weight makes a word likelier than words without it. Between "left" and "up",
+# which both have it, nothing changes; but a word that may be left out, as in brief captions, is said too
+# often. "at" is that of "at rest".
+MOTION_AND_PLACE_WORDS = {"standing", "at", "moving", "going", "falls", "falling", "above", "below"}
+MOTION_AND_PLACE_WORDS |= {*DIRECTIONS, *SPEEDS}
 MOTION_WEIGHT = 5
 
 # In a meeting the order of the things says who meets whom, and in all other captions it says nothing. So all
 # words of a caption, and its END, count MOTION_WEIGHT times where one of these is told.
 MEETING_WORDS = {"hits", "bumps", "bites", "takes"}
 
-# In a mirror a clip is a new one, and its caption follows: which axes of (T, H, W, 3) are flipped, and which
-# words are swapped.
+# In a mirror a clip is a new one, and its caption follows. So there are four views of it, as it is and in
+# three mirrors: which axes of (T, H, W, 3) are flipped, and which words are swapped.
 LEFT_RIGHT = {"left": "right", "right": "left"}
 UP_DOWN = {"up": "down", "down": "up", "above": "below", "below": "above"}
-MIRRORS = [((), {}), ((2,), LEFT_RIGHT), ((1,), UP_DOWN), ((1, 2), LEFT_RIGHT | UP_DOWN)]
+VIEWS = [((), {}), ((2,), LEFT_RIGHT), ((1,), UP_DOWN), ((1, 2), LEFT_RIGHT | UP_DOWN)]
 
 # Seeds are tuples, (seed, what for, ...): no clip that is scored has been trained on. CAPTIONS comes last,
 # for the wording of captions.
@@ -208,7 +210,7 @@ class Captioner(nn.Module):
         self.word_embedding = nn.Embedding(len(words) + 2, D)  # the last one is BEGIN
         self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.dit_depth))
         self.word_linear = nn.Linear(D, len(words) + 1)
-        weights = [MOTION_WEIGHT if word in MOTION_WORDS else 1 for word in words]
+        weights = [MOTION_WEIGHT if word in MOTION_AND_PLACE_WORDS else 1 for word in words]
         self.register_buffer("word_weights", torch.tensor([1.0, *weights]), persistent=False)  # (V + 1,)
         is_meeting = [word in MEETING_WORDS for word in words]
         self.register_buffer("is_meeting_word", torch.tensor([False, *is_meeting]), persistent=False)
@@ -294,7 +296,7 @@ class Captioner(nn.Module):
 
 def caption_loss(captioner, latents, brief, caption):
     """The mean of -log p(word) over the words of all captions and the END after each, weighted as is said at
-    MOTION_WORDS and MEETING_WORDS. latents, brief: as in forward; caption (B, L)."""
+    MOTION_AND_PLACE_WORDS and MEETING_WORDS. latents, brief: as in forward; caption (B, L)."""
     logits = captioner(latents, brief, caption[:, :-1])                            # (B, L, V + 1)
     word_counts = (caption > 0).sum(1, keepdim=True)                               # (B, 1)
     place = torch.arange(caption.shape[1], device=caption.device)                  # (L,)
@@ -374,7 +376,7 @@ def encode_clips(vae, latent_scale, clips):
 
 
 def encode_scenes(vae, latent_scale, config, scenes, frames, mirrored_axes=()):
-    """Scenes → latents (n, Z, f, h, w), of mirror images where axes of (T, H, W, 3) are named."""
+    """Scenes → latents (B, Z, f, h, w), of mirror images where axes of (T, H, W, 3) are named."""
     latents = []
     for first in range(0, len(scenes), BATCH):
         clips = []
@@ -396,13 +398,13 @@ class Example:
 
 
 def choose_scenes(config, count, seed, lengths):
-    """The scenes of the clips that are to be described, as draw_scenes gives them, and the first frames of
-    the videos among them.
+    """The scenes of `count` clips that are to be described, as draw_scenes gives them; with the images come
+    the first frames of the videos.
 
     There are plenty of clips with brief captions. Of CANDIDATES at a time the one with the longest brief
     caption is taken: the more a clip shows, the more its full caption teaches, and a single thing on a plain
-    ground is learned soon. And whoever describes a video describes its first frame too, an image, in which
-    nothing moves yet."""
+    ground is learned soon. And we take it that whoever describes a video says in it what its first frame
+    shows: that is an image, in which nothing moves yet."""
     rng = np.random.default_rng((*seed, CAPTIONS))
     chosen = {}
     for frames, drawn in draw_scenes(config, CANDIDATES * count, seed, lengths).items():
@@ -411,42 +413,39 @@ def choose_scenes(config, count, seed, lengths):
             candidates = range(first, min(first + CANDIDATES, len(drawn)))
             most_telling = max(candidates, key=lambda i: words[i])
             chosen.setdefault(frames, []).append(drawn[most_telling])
-    first_frames = []
-    for frames, scenes in chosen.items():
-        if frames > 1:
-            first_frames += [(scene, facts_of_image) for scene, _ in scenes]
-    chosen.setdefault(1, []).extend(first_frames)
+    videos = [scene for frames, scenes in chosen.items() if frames > 1 for scene, _ in scenes]
+    chosen.setdefault(1, []).extend((scene, facts_of_image) for scene in videos)
     return chosen
 
 
-def caption_scenes(vae, latent_scale, config, scenes, seed, describe, descriptions=1, mirrors=MIRRORS[:1]):
-    """Captions and encodes clips of the world → {frames: (a list of Examples, latents (n, Z, f, h, w))}.
+def caption_scenes(vae, latent_scale, config, scenes, seed, describe, descriptions=1, views=VIEWS[:1]):
+    """Captions and encodes clips of the world → {frames: (a list of Examples, latents (B, Z, f, h, w))}.
 
     scenes        of the clips, as draw_scenes gives them
     seed          a tuple of integers
     describe      describe_fully or describe_briefly
     descriptions  captions of each clip
-    mirrors       those of MIRRORS in which each clip is shown, except where may_be_shown forbids it"""
+    views         those of VIEWS in which each clip is shown, except where may_be_shown forbids it"""
     rng = np.random.default_rng((*seed, CAPTIONS))
     captioned = {}
     for frames, drawn in scenes.items():
-        described = []
+        versions = []  # of each scene, [(its things in some order, a caption in that order), ...]
         for scene, facts_of in drawn:
-            orders = [in_any_order(scene, rng) for _ in range(descriptions)]
-            described.append([(order, describe(order, rng, facts_of)) for order in orders])
+            reordered = [in_any_order(scene, rng) for _ in range(descriptions)]
+            versions.append([(version, describe(version, rng, facts_of)) for version in reordered])
 
         examples = []
         latents = []
-        for axes, swaps in mirrors:
+        for axes, swaps in views:
             shown = []
-            first = sum(map(len, latents))  # the index of this mirror's first clip
-            for (scene, facts_of), captions in zip(drawn, described, strict=True):
+            first = sum(map(len, latents))  # the index of this view's first clip
+            for (scene, facts_of), versions_of_scene in zip(drawn, versions, strict=True):
                 if not may_be_shown(scene, swaps):
                     continue
                 clip = first + len(shown)
                 shown.append(scene)
-                for order, caption in captions:
-                    examples.append(Example(clip, order, facts_of, caption, swaps))
+                for version, caption in versions_of_scene:
+                    examples.append(Example(clip, version, facts_of, caption, swaps))
             if shown:
                 latents.append(encode_scenes(vae, latent_scale, config, shown, frames, axes))
         captioned[frames] = (examples, torch.cat(latents))
@@ -487,20 +486,20 @@ def may_be_shown(scene, swaps):
 def draw_swaps(scene, rng):
     """A mirror and other colours, at random → the words to swap."""
     while True:
-        _, mirror = pick(rng, MIRRORS)
+        _, mirror = pick(rng, VIEWS)
         colours = dict(zip(COLOURS, rng.permutation(list(COLOURS)).tolist(), strict=True))
         if may_be_shown(scene, mirror | colours):
             return mirror | colours
 
 
-def draw_batch(captioner, captioned, lengths, rng, with_clip=True, with_brief=True):
+def draw_batch(captioner, captioned, lengths, rng, with_clip=True, with_hint=True):
     """One batch of examples → latents (B, Z, f, h, w) or None, brief (B, S), which is given, and caption (B,
     L), which is to be written.
 
     captioned   caption_scenes' Examples and latents
-    lengths     frames; all clips of the batch have one of these lengths
+    lengths     in frames; one is drawn, and all clips of the batch have it
     with_clip   False: the captions are to be written without a clip, from the brief ones alone
-    with_brief  False: no brief caption is given, as where brief captions are what is to be written"""
+    with_hint   False: no brief caption is given, as where brief captions are what is to be written"""
     examples, latents = captioned[pick(rng, lengths)]
     chosen = [examples[i] for i in rng.integers(len(examples), size=BATCH)]
 
@@ -514,7 +513,7 @@ def draw_batch(captioner, captioned, lengths, rng, with_clip=True, with_brief=Tr
 
         # Brief captions cost nothing, so each is drawn anew.
         brief = ""
-        if with_brief and not (with_clip and rng.random() < NO_BRIEF):
+        if with_hint and not (with_clip and rng.random() < NO_BRIEF):
             brief = swap_words(describe_briefly(example.scene, rng, example.facts_of), swaps)
         brief_captions.append(brief)
 
@@ -567,8 +566,9 @@ class Curriculum:
 
     brief_steps     at first, from brief captions of ever new clips, as there are plenty on the web: from
                     images alone to begin with, which cost less than videos and show all but motion
-    all others      from full captions of DESCRIBED_CLIPS images and videos and of their mirrors. One step in
-                    EXPAND_EVERY also expands brief captions, without a clip
+    all others      from full captions of the DESCRIBED_CLIPS images and videos, of the first frames of these
+                    videos, and of the mirrors of all. One step in EXPAND_EVERY also expands brief captions,
+                    without a clip
 
     What is drawn for a step depends on seed and step alone, and new clips come every BRIEF_CLIPS_STEPS. So a
     training can go on from any multiple of these."""
@@ -580,8 +580,8 @@ class Curriculum:
         self.seed = seed
         self.lengths = training_lengths(captioner.config)
         scenes = choose_scenes(captioner.config, DESCRIBED_CLIPS, (seed, DESCRIBED), self.lengths)
-        which_captions = ((seed, DESCRIBED), describe_fully, DESCRIPTIONS, MIRRORS)
-        self.described = caption_scenes(*self.encoder, scenes, *which_captions)
+        described = (scenes, (seed, DESCRIBED), describe_fully)
+        self.described = caption_scenes(*self.encoder, *described, descriptions=DESCRIPTIONS, views=VIEWS)
         self.web = {}
 
     def batches(self, step):
@@ -602,7 +602,7 @@ class Curriculum:
             seed = (self.seed, ON_THE_WEB, step)
             scenes = draw_scenes(self.captioner.config, BRIEF_CLIPS, seed, lengths)
             self.web = caption_scenes(*self.encoder, scenes, seed, describe_briefly)
-        return draw_batch(self.captioner, self.web, lengths, rng, with_brief=False)
+        return draw_batch(self.captioner, self.web, lengths, rng, with_hint=False)
 
 
 def train_captioner(
@@ -611,8 +611,9 @@ def train_captioner(
     """Trains a captioner on clips of the world, which it sees as latents of this VAE.
 
     brief_steps     on brief captions
-    full_steps      then, on full ones: the learning rates fall to zero
-    mean_steps      then, on full ones at steady rates: the mean of the weights of all these steps is kept
+    full_steps      then, on full ones; in the last 70 % of both together the learning rates fall to zero
+    mean_steps      then, on full ones, at MEAN_RATE of the peak rates: far enough from zero that the steps
+                    differ. The mean of the weights after each of these steps is kept
     begun           None, or a state that was saved, together with the captioner as it was then: the training
                     goes on from there, on the same machine exactly
     save            None, or called every SAVE_STEPS with that state"""
@@ -629,8 +630,8 @@ def train_captioner(
             optimizer.load_state_dict(state)
 
     curriculum = Curriculum(captioner, vae, latent_scale, brief_steps, seed)
-    falling_steps = brief_steps + full_steps
-    steps = falling_steps + mean_steps
+    steps_before_mean = brief_steps + full_steps
+    steps = steps_before_mean + mean_steps
     recent = collections.deque(maxlen=100)
     options = {"desc": "captioner", "unit": "step", "initial": first_step, "total": steps}
     bar = progress_bar(range(first_step, steps), **options)
@@ -648,8 +649,8 @@ def train_captioner(
         nn.utils.clip_grad_norm_(captioner.parameters(), 1.0)
 
         for optimizer, peak in zip(optimizers, (MUON_LR, ADAM_LR), strict=True):
-            if step < falling_steps:
-                rate = train.learning_rate(step, peak, falling_steps, warmup_steps=20, decay_share=0.7)
+            if step < steps_before_mean:
+                rate = train.learning_rate(step, peak, steps_before_mean, warmup_steps=20, decay_share=0.7)
             else:
                 rate = MEAN_RATE * peak
             for group in optimizer.param_groups:
@@ -657,8 +658,8 @@ def train_captioner(
             optimizer.step()
             optimizer.zero_grad()
 
-        if step >= falling_steps:
-            count = step - falling_steps + 1  # steps that the mean is of
+        if step >= steps_before_mean:
+            count = step - steps_before_mean + 1  # steps that the mean is of
             with torch.no_grad():
                 for average, weights in zip(mean.parameters(), captioner.parameters(), strict=True):
                     average.lerp_(weights, 1 / count)
@@ -856,7 +857,7 @@ def make_parser():
     add("--full-steps", type=int, default=4600, metavar="N", help=full_help)
     mean_help = "train: then, steps of whose weights the mean is kept"
     add("--mean-steps", type=int, default=400, metavar="N", help=mean_help)
-    add("--resume", action="store_true", help="train: go on from the last save; all steps as before")
+    add("--resume", action="store_true", help="train: go on from the last save; other flags as before")
     add("--clips", type=int, default=512, metavar="N", help="score: new clips")
     add("--seed", type=int, default=0, metavar="N", help="train, expand: for other draws")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
@@ -864,7 +865,7 @@ def make_parser():
 
 
 def train_and_save(args, device):
-    """The command `train`. On the way it saves into a file of its own, from which --resume goes on."""
+    """The command `train`. On the way it saves to NAME.unfinished.pt, from which --resume goes on."""
     path = Path(args.captioner)
     if path.is_dir():
         raise BadInput(f"--captioner {path}: is a folder; expected a file, such as {CAPTIONER}")
@@ -873,11 +874,11 @@ def train_and_save(args, device):
     begun = None
     if args.resume:
         if not unfinished.exists():
-            raise BadInput(f"--resume: there is no {unfinished}; expected a training that has saved")
+            raise BadInput(f"--resume: there is no {unfinished}; expected an interrupted training's file")
         parts = load_captioner(unfinished, device)
         begun = read_file(unfinished).get("training")
         if not begun:
-            raise BadInput(f"--resume: {unfinished} is not of an interrupted training; expected one that is")
+            raise BadInput(f"--resume: {unfinished} is a finished captioner; expected an unfinished one")
         if begun["settings"] != settings:
             flags = [f"--{name.replace('_', '-')} {value}" for name, value in begun["settings"].items()]
             raise BadInput(f"--resume: {unfinished} was begun with {' '.join(flags)}; expected the same")
@@ -901,9 +902,9 @@ def train_and_save(args, device):
         train_captioner(*parts, **settings, begun=begun, save=save)
     except KeyboardInterrupt:
         if unfinished.exists():
-            print(f"stopped; {unfinished} is saved; go on with the same flags and --resume")
+            print(f"stopped; go on from the last save, {unfinished}, with the same flags and --resume")
         else:
-            print(f"stopped; the first save comes after {SAVE_STEPS} steps")
+            print(f"stopped before the first save, at step {SAVE_STEPS}; nothing is kept")
         raise
     if path.exists():
         kept = train.unused_path(path)

@@ -149,7 +149,7 @@ def test_each_caption_comes_with_the_latents_of_its_clip(captioner, monkeypatch)
     examples = [Example(clip, None, facts, WORDS[word], {}) for word, clip in enumerate([2, 0, 1, 1])]
     clips = {5: (examples, torch.arange(3.0))}
     rng = np.random.default_rng(0)
-    latents, _, caption = recaption.draw_batch(captioner, clips, [5], rng, with_brief=False)
+    latents, _, caption = recaption.draw_batch(captioner, clips, [5], rng, with_hint=False)
     drawn = set(zip((caption[:, 0] - 1).tolist(), latents.tolist(), strict=True))
     assert drawn == {(0, 2), (1, 0), (2, 1), (3, 1)}
 
@@ -179,7 +179,7 @@ def test_captions_are_as_their_clips_mirror_says_and_without_a_clip_in_any_colou
 
 def test_a_batch_has_room_for_its_longest_caption_and_its_end(captioner):
     clips = {1: ([Example(0, None, facts_of_image, "a red star", {})], torch.zeros(1))}
-    _, _, caption = recaption.draw_batch(captioner, clips, [1], np.random.default_rng(0), with_brief=False)
+    _, _, caption = recaption.draw_batch(captioner, clips, [1], np.random.default_rng(0), with_hint=False)
     assert caption.shape == (recaption.BATCH, 4)
     assert caption.any(0).tolist() == [True, True, True, False]
 
@@ -204,10 +204,10 @@ def test_clips_in_mirrors_are_encoded_with_their_captions():
     vae = VAE(CONFIG)
     scale = torch.tensor(1.0)
     scenes = draw_scenes(CONFIG, 2, (0, 1), [5])
-    args = (vae, scale, CONFIG, scenes, (0, 1), describe_fully, 3, recaption.MIRRORS)
+    args = (vae, scale, CONFIG, scenes, (0, 1), describe_fully, 3, recaption.VIEWS)
     [(examples, latents)] = recaption.caption_scenes(*args).values()
     assert [example.clip for example in examples] == [i for i in range(len(latents)) for _ in range(3)]
-    axes_of = {str(swaps): axes for axes, swaps in recaption.MIRRORS}
+    axes_of = {str(swaps): axes for axes, swaps in recaption.VIEWS}
     assert {str(example.swaps) for example in examples} == set(axes_of)
     for example in examples:
         clip = np.flip(render(example.scene, 5, 16, 24, CONFIG.fps), axes_of[str(example.swaps)])
@@ -547,7 +547,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(
         code, out, _ = command(recaption, *training_words)
     assert code == 130
     unfinished = tmp_path / "captioner.unfinished.pt"
-    assert out == f"stopped; {unfinished} is saved; go on with the same flags and --resume\n"
+    assert out == f"stopped; go on from the last save, {unfinished}, with the same flags and --resume\n"
     assert not (tmp_path / "captioner.pt").exists()
 
     # It begins anew only if that is what is meant, and goes on only as it began.
@@ -577,14 +577,14 @@ def test_a_training_that_is_stopped_at_once_has_saved_nothing(training_words, co
     monkeypatch.setattr(recaption, "caption_loss", interrupt)
     code, out, _ = command(recaption, *training_words)
     assert code == 130
-    assert out == "stopped; the first save comes after 2 steps\n"
+    assert out == "stopped before the first save, at step 2; nothing is kept\n"
 
 
 def test_a_training_that_has_ended_is_not_resumed(trained, command):
     trained.rename(trained.with_name("captioner.unfinished.pt"))
     code, _, err = command(recaption, "train", "--resume", "--captioner", trained)
     assert code == 2
-    assert "captioner.unfinished.pt is not of an interrupted training" in err
+    assert "captioner.unfinished.pt is a finished captioner" in err
 
 
 def test_the_last_captioner_is_kept(trained, world_model, command):
