@@ -25,7 +25,7 @@ offset, the same for all tokens. And there is a second path beside the patch emb
 whose output is cut into the same patches and added: in a short clip a slow thing moves by less than a patch,
 so neighbouring frames have to be compared more finely than that.
 
-Only few clips can be described, so we choose clips whose brief captions are long or tell of rare events.
+Only few clips can be described, so we choose clips with long brief captions, as these show more than others.
 A network that sees the same few clips again and again learns their captions by heart. So each clip gets
 several captions, as if several people had written them, each in words and in an order of its own. Clips are
 also shown mirrored, with words such as "left" and "right" swapped, and with noise on their latents. Prompts
@@ -116,7 +116,7 @@ WORLD = SHIPPED.parent / "world.pt"
 CAPTIONER = "out/recaption/captioner.pt"
 EXAMPLES = {"describe": "clip.mp4", "expand": '"a ball and a square"', "folder": "clips/"}
 DESCRIBED_CLIPS = 3000
-CANDIDATES = 4  # clips with brief captions, of which one is described, as choose_scenes says
+CANDIDATES = 3  # clips with brief captions, of which one is described, as choose_scenes says
 DESCRIPTIONS = 5  # full captions of each described clip
 BRIEF_CLIPS = 600  # clips with brief captions that are drawn at a time
 BRIEF_CLIPS_STEPS = 50  # steps before they are replaced by new ones
@@ -136,19 +136,16 @@ EXPANSIONS = 32  # drawn, of which the best is taken
 
 # How things move and where they are is learned last, so the losses of these words, and of the word after
 # each, count MOTION_WEIGHT times: the word after tells whether a thing also turns ("then turning up") or
-# meets another ("hits"), or is not only left of another ("left of and above"). Such a weight makes a word
-# likelier than words without it. Between "left" and "up", which both have it, nothing changes; but a word
-# that may be left out, as in brief captions, is said too often. "at" is that of "at rest".
-MOTION_AND_PLACE_WORDS = {"standing", "at", "moving", "going", "falls", "falling", "of", "above", "below"}
+# meets another ("hits"). Such a weight makes a word likelier than words without it. Between "left" and "up",
+# which both have it, nothing changes; but a word that may be left out, as in brief captions, is said too
+# often. "at" is that of "at rest".
+MOTION_AND_PLACE_WORDS = {"standing", "at", "moving", "going", "falls", "falling", "above", "below"}
 MOTION_AND_PLACE_WORDS |= {*DIRECTIONS, *SPEEDS}
 MOTION_WEIGHT = 5
 
 # In a meeting the order of the things says who meets whom, and in all other captions it says nothing. So all
 # words of a caption, and its END, count MOTION_WEIGHT times where one of these is told.
 MEETING_WORDS = {"hits", "bumps", "bites", "takes"}
-
-# A brief caption with one of these tells of a meeting or a turn, which are rare and hard to describe.
-EVENT_WORDS = MEETING_WORDS | {"turning"}
 
 # In a mirror a clip is a new one, and its caption follows. So there are four views of it, as it is and in
 # three mirrors: which axes of (T, H, W, 3) are flipped, and which words are swapped.
@@ -404,19 +401,17 @@ def choose_scenes(config, count, seed, lengths):
     """The scenes of `count` clips that are to be described, as draw_scenes gives them; with the images come
     the first frames of the videos.
 
-    There are plenty of clips with brief captions. Of CANDIDATES at a time one is taken whose brief caption
-    tells of an event, if there is one, and else, or among several, the one with the longest brief caption:
-    the more a clip shows, the more its full caption teaches, and a single thing on a plain ground is learned
-    soon. And we take it that whoever describes a video says in it what its first frame shows: that is an
-    image, in which nothing moves yet."""
+    There are plenty of clips with brief captions. Of CANDIDATES at a time the one with the longest brief
+    caption is taken: the more a clip shows, the more its full caption teaches, and a single thing on a plain
+    ground is learned soon. And we take it that whoever describes a video says in it what its first frame
+    shows: that is an image, in which nothing moves yet."""
     rng = np.random.default_rng((*seed, CAPTIONS))
     chosen = {}
     for frames, drawn in draw_scenes(config, CANDIDATES * count, seed, lengths).items():
-        brief_captions = [describe_briefly(scene, rng, facts_of).split() for scene, facts_of in drawn]
-        how_telling = [(not EVENT_WORDS.isdisjoint(words), len(words)) for words in brief_captions]
+        words = [len(describe_briefly(scene, rng, facts_of).split()) for scene, facts_of in drawn]
         for first in range(0, len(drawn), CANDIDATES):
             candidates = range(first, min(first + CANDIDATES, len(drawn)))
-            most_telling = max(candidates, key=lambda i: how_telling[i])
+            most_telling = max(candidates, key=lambda i: words[i])
             chosen.setdefault(frames, []).append(drawn[most_telling])
     videos = [scene for frames, scenes in chosen.items() if frames > 1 for scene, _ in scenes]
     chosen.setdefault(1, []).extend((scene, facts_of_image) for scene in videos)

@@ -233,19 +233,6 @@ def test_clips_that_show_more_are_described_and_so_are_first_frames(monkeypatch)
     assert len(chosen[9]) == 2
 
 
-def test_of_some_clips_one_with_an_event_is_described_although_others_show_more(monkeypatch):
-    # A short brief caption with an event wherever there is a single thing.
-    brief = {1: "turning", 2: "two things", 3: "three other things"}
-    monkeypatch.setattr(recaption, "describe_briefly", lambda scene, *rest: brief[len(scene.things)])
-    seed = (0, recaption.DESCRIBED)
-    candidates = draw_scenes(CONFIG, 20 * recaption.CANDIDATES, seed, [9])[9]
-    chosen = recaption.choose_scenes(CONFIG, 20, seed, [9])[9]
-    for i, (scene, _) in enumerate(chosen):
-        few = candidates[i * recaption.CANDIDATES : (i + 1) * recaption.CANDIDATES]
-        counts = [len(other.things) for other, _ in few]
-        assert len(scene.things) == (1 if 1 in counts else max(counts))
-
-
 def test_people_begin_with_different_things_but_who_meets_whom_stays():
     rng = np.random.default_rng(0)
     colours = ("red", "green", "blue")
